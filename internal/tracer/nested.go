@@ -1,0 +1,167 @@
+//go:build linux
+
+package tracer
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/tcptrace/tcptrace/bpf"
+	"github.com/tcptrace/tcptrace/internal/events"
+)
+
+// nestedPrefix begins the names of all programs that stand in for others.
+const nestedPrefix = "nested_"
+
+// maxLevels is how many programs there are on a hook at most (NESTED_LEVELS).
+const maxLevels = 3
+
+// countsMisses reports whether the kernel counts how often it passes over a program.
+func countsMisses(kernel *btf.Cache) bool {
+	types, err := kernel.Kernel()
+	if err != nil {
+		return false
+	}
+	var stats *btf.Struct
+	return types.TypeByName("bpf_prog_stats", &stats) == nil &&
+		slices.ContainsFunc(stats.Members, func(m btf.Member) bool { return m.Name == "misses" })
+}
+
+// levels returns the names of the loaded programs on the hook of the first one, which
+// stand in for one another in that order.
+func levels(first string, coll *ebpf.Collection) []string {
+	names := []string{first}
+	for level := 1; level < maxLevels; level++ {
+		if name := levelName(nestedHooks[first], level); coll.Programs[name] != nil {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func levelName(nested string, level int) string {
+	if level == 1 {
+		return nested
+	}
+	return fmt.Sprintf("%s_%d", nested, level)
+}
+
+// addLevels adds the programs of the levels beyond the second, which are the second
+// one again: the kernel passes over one that is at work, not its copy.
+func addLevels(spec *ebpf.CollectionSpec) {
+	for _, nested := range nestedHooks {
+		if spec.Programs[nested] == nil {
+			continue
+		}
+		for level := 2; level < maxLevels; level++ {
+			spec.Programs[levelName(nested, level)] = spec.Programs[nested].Copy()
+		}
+	}
+}
+
+// attachTracing attaches a program of the hook, which learns its level by the cookie.
+func attachTracing(program *ebpf.Program, first string, level int) (link.Link, error) {
+	opts := link.TracingOptions{Program: program}
+	if level > 1 {
+		opts.Cookie = uint64(level)
+		switch { // a cookie needs it said again
+		case strings.HasPrefix(first, "fentry_"):
+			opts.AttachType = ebpf.AttachTraceFEntry
+		case strings.HasPrefix(first, "fexit_"):
+			opts.AttachType = ebpf.AttachTraceFExit
+		default:
+			opts.AttachType = ebpf.AttachTraceRawTp
+		}
+	}
+	return link.AttachTracing(opts)
+}
+
+// repeats remembers the latest record of each of the sockets that had one lately. The
+// second program on a hook may tell that one again: microseconds later, or, where it
+// was preempted in between, after whatever the other processors did meanwhile
+// (bpf/nested.h). While a hook is at work on a socket nothing else happens to it: only
+// the latest can be told again.
+//
+// A socket's record stands in one of the ways of its set. A new one takes the place of
+// the oldest there: some 65,000 records later, by and large.
+type repeats struct {
+	sets [1 << 14][4]repeat
+	now  uint32
+}
+
+type repeat struct {
+	sk       uint64
+	at       uint32 // repeats.now when it came
+	kind     events.Kind
+	old, new events.State
+}
+
+// told says whether the socket's latest record is this one, and remembers it.
+func (p *repeats) told(r *events.Record) bool {
+	// 2^64 divided by the golden ratio: multiples of an object's size spread.
+	set := &p.sets[r.SK*0x9e3779b97f4a7c15>>(64-14)]
+	p.now++
+	oldest := &set[0]
+	for i := range set {
+		e := &set[i]
+		if e.sk == r.SK {
+			same := e.kind == r.Kind && e.old == r.Old && e.new == r.New
+			*e = repeat{r.SK, p.now, r.Kind, r.Old, r.New}
+			return same
+		}
+		if p.now-e.at > p.now-oldest.at {
+			oldest = e
+		}
+	}
+	*oldest = repeat{r.SK, p.now, r.Kind, r.Old, r.New}
+	return false
+}
+
+// isNews remembers a record and reports whether it was not told before.
+func (t *Tracer) isNews(r *events.Record) bool {
+	told := t.repeats.told(r)
+	if r.Flags&events.FlagNested == 0 {
+		return true
+	}
+	if !told {
+		t.rescued++
+	}
+	return !told
+}
+
+// countMissed returns how many runs of the programs the kernel has left out because
+// the same program was at work on the CPU already (recursion_misses, 5.12).
+func (t *Tracer) countMissed() (uint64, error) {
+	var missed uint64
+	for name, program := range t.coll.Programs {
+		if strings.HasPrefix(name, nestedPrefix) {
+			continue // what it is left out of, the first program may have seen
+		}
+		stats, err := program.Stats()
+		if err != nil {
+			return 0, fmt.Errorf("read the statistics of %s: %w", name, err)
+		}
+		missed += stats.RecursionMisses
+	}
+	return missed, nil
+}
+
+// countStoodIn returns how many of these a second program has told, or found
+// filtered, or has counted as lost itself.
+func (t *Tracer) countStoodIn() (uint64, error) {
+	unwanted, err := t.count(bpf.TcptraceVarUnwantedEvents)
+	return t.rescued + unwanted, err
+}
+
+// count reads a count of the kernel side.
+func (t *Tracer) count(name string) (n uint64, err error) {
+	if err := t.coll.Variables[name].Get(&n); err != nil {
+		return 0, fmt.Errorf("read %s: %w", name, err)
+	}
+	return n, nil
+}
