@@ -244,16 +244,39 @@ func (ns NS) open() (int, error) {
 func DoFD(fd int, f func() error) error {
 	result := make(chan error, 1)
 	go func() {
-		// The thread is not unlocked: it ends with the goroutine, so no other
-		// one can find itself in a foreign namespace.
 		runtime.LockOSThread()
-		if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
-			result <- fmt.Errorf("enter network namespace: %w", err)
+		if unix.Gettid() == unix.Getpid() {
+			// The main thread stays home: its namespace is what /proc shows
+			// to be the process'. While it waits here, another one is taken.
+			result <- DoFD(fd, f)
+			runtime.UnlockOSThread()
 			return
 		}
-		result <- f()
+		result <- visit(fd, f)
 	}()
 	return <-result
+}
+
+// visit runs f in the namespace of fd. The caller has locked the thread; it is
+// unlocked once it is home again. One that ended in the namespace would be found by
+// Threads, as the way into it, a moment longer.
+func visit(fd int, f func() error) error {
+	home, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		runtime.UnlockOSThread()
+		return &fs.PathError{Op: "open", Path: "/proc/thread-self/ns/net", Err: err}
+	}
+	defer unix.Close(home)
+	if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("enter network namespace: %w", err)
+	}
+	err = f()
+	// A thread that cannot go home stays locked, and ends with its goroutine.
+	if unix.Setns(home, unix.CLONE_NEWNET) == nil {
+		runtime.UnlockOSThread()
+	}
+	return err
 }
 
 // siocGSKNS is SIOCGSKNS of include/uapi/linux/sockios.h: the network namespace

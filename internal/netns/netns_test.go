@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -123,6 +124,48 @@ func TestThreads(t *testing.T) {
 	}
 	end()
 	wantGone(t, ns)
+}
+
+// Whoever has been inside is out again, and the process never was.
+func TestDoComesHome(t *testing.T) {
+	ns, end := newThread(t, nil)
+	defer end()
+	home, err := Self()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 50 {
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				for range 5 {
+					wantInside(t, ns)
+				}
+			})
+		}
+		visits := make(chan struct{})
+		go func() {
+			wg.Wait()
+			close(visits)
+		}()
+		for over := false; !over; {
+			select {
+			case <-visits:
+				over = true
+			default:
+			}
+			if self, err := Self(); err != nil || self != home {
+				t.Fatalf("the process is in %+v, %v, want %+v", self, err, home)
+			}
+		}
+		all := map[uint32]NS{}
+		if err := Threads(all); err != nil {
+			t.Fatal(err)
+		}
+		if got := all[ns.Inode]; got != ns {
+			t.Fatalf("Threads found %+v, want %+v", got, ns)
+		}
+	}
 }
 
 // A namespace without threads, which a socket keeps.
