@@ -599,17 +599,11 @@ func (l *lossRun) streamAfter() {
 	lines := l.resynced()
 	// Of both ends of those that were opened meanwhile and live, each was added.
 	added := 0
-	shown := make(map[string]*Line) // by connection: as it was last told
 	for _, line := range lines {
-		switch line.Type {
-		case "resync":
+		if line.Type == "resync" {
 			var r struct{ Added int }
 			l.must(json.Unmarshal([]byte(line.raw()), &r))
 			added += r.Added
-		case "transition":
-			shown[line.Conn] = line
-		case "closed":
-			delete(shown, line.Conn)
 		}
 	}
 	born := 0
@@ -624,6 +618,23 @@ func (l *lossRun) streamAfter() {
 	bad := &problems{t: l.T, what: "after the rescan"}
 	defer bad.end()
 	there := diag(l.T, anyState, l.ns)
+	l.noGhosts(bad, lines, there)
+	if got := l.tracked(); got != fmt.Sprint(len(there)) {
+		bad.addf("%s connections are tracked, the kernel has %d", got, len(there))
+	}
+}
+
+// noGhosts: what was told and has not ended is there.
+func (l *lossRun) noGhosts(bad *problems, lines []*Line, there map[sockKey]diagSocket) {
+	shown := make(map[string]*Line) // by connection: as it was last told
+	for _, line := range lines {
+		switch line.Type {
+		case "transition":
+			shown[line.Conn] = line
+		case "closed":
+			delete(shown, line.Conn)
+		}
+	}
 	for _, line := range shown {
 		if line.LAddr == nil || line.LPort == nil || line.RAddr == nil || line.RPort == nil {
 			bad.addf("a ghost without addresses: %s", line.raw())
@@ -633,9 +644,6 @@ func (l *lossRun) streamAfter() {
 		if _, ok := there[k]; !ok {
 			bad.addf("a ghost: %s, told by %s", k, line.raw())
 		}
-	}
-	if got := l.tracked(); got != fmt.Sprint(len(there)) {
-		bad.addf("%s connections are tracked, the kernel has %d", got, len(there))
 	}
 }
 
@@ -787,7 +795,22 @@ func (l *lossRun) summaryAfter() {
 	l.resynced()
 	there := diag(l.T, anyState, l.ns)
 	if got := l.tracked(); got != fmt.Sprint(len(there)) {
-		l.Errorf("%s connections are tracked, the kernel has %d", got, len(there))
+		l.Errorf("%s connections are tracked, the kernel has %d: %s", got, len(there), l.told.talk())
+		l.Cleanup(func() {
+			// The recording tells which.
+			out, err := exec.Command(tcptrace, "-r", l.rec, "-o", "json").Output()
+			if err != nil {
+				l.Fatal(err)
+			}
+			bad := &problems{t: l.T, what: "in the recording"}
+			defer bad.end()
+			l.noGhosts(bad, l.lines(out), there)
+			for text := range bytes.Lines(out) {
+				if !bytes.HasPrefix(text, []byte(`{"type":"transition"`)) && !bytes.HasPrefix(text, []byte(`{"type":"closed"`)) {
+					l.Logf("%s", text)
+				}
+			}
+		})
 	}
 }
 
