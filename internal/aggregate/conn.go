@@ -41,6 +41,8 @@ const (
 	needsOld
 	// isMPTCP: a subflow of an MPTCP connection.
 	isMPTCP
+	// isUnmet qualifies isHeld: a walk that began a moment later did not meet it.
+	isUnmet
 )
 
 // conn is one connection or listener. It has no pointers, so that the garbage

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"container/heap"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -421,12 +420,30 @@ func (k *kernel) tick() (lost bool) {
 	return lost
 }
 
-func (k *kernel) walk() {
+func (k *kernel) walk() { k.walkFor(0) }
+
+// walkFor walks for some time, in which the connections go on. It meets sockets in the
+// order of their addresses, as they are then.
+func (k *kernel) walkFor(d int64) {
 	k.now++
 	k.emit(events.Record{Kind: events.KindScanBegin, TS: k.now})
-	for _, sk := range slices.Sorted(maps.Keys(k.sockets)) {
-		s := k.sockets[sk]
+	each, last := d/int64(len(k.sockets)+1), uint64(0)
+	for {
+		if each > 0 {
+			k.run(k.now + each)
+		}
 		k.now++
+		var next uint64
+		for sk := range k.sockets {
+			if sk > last && (next == 0 || sk < next) {
+				next = sk
+			}
+		}
+		if next == 0 {
+			break
+		}
+		last = next
+		s := k.sockets[next]
 		r := k.record(s, events.KindSocket)
 		r.TS, r.New = k.now, s.state
 		if s.tw {
@@ -437,7 +454,6 @@ func (k *kernel) walk() {
 		}
 		k.emit(r)
 	}
-	k.now++
 	k.emit(events.Record{Kind: events.KindScanEnd, TS: k.now, Count: k.refused})
 	k.refused = 0
 }
@@ -732,6 +748,40 @@ func TestModelWithLoss(t *testing.T) {
 							k.compareWhole(t, l, s)
 						}
 					}
+				}
+			})
+		}
+	}
+}
+
+// A walk takes its time, and the connections go on meanwhile: in the addresses of those
+// whose end was lost, too. The next tick knows of each what became of it.
+func TestModelWithLossAroundWalks(t *testing.T) {
+	for seed := range uint64(200) {
+		for _, hooks := range []Hooks{HooksFull, HooksPoll} {
+			t.Run(fmt.Sprintf("seed %d hooks %d", seed, hooks), func(t *testing.T) {
+				table := New(Config{Hooks: hooks}, &recorder{})
+				k := newKernel(seed, hooks, true, table.Add)
+				k.walk()
+				for i := range 300 {
+					k.after(int64(i)*20*ms, k.newLife)
+				}
+				for range 8 {
+					k.losing = true
+					k.run(k.now + sec)
+					k.losing = false
+					k.tick()
+					k.walkFor(k.between(0, 200*ms))
+					k.run(k.now + 100*ms)
+					k.tick()
+					if hooks == HooksPoll {
+						k.walk() // what closed meanwhile
+					}
+					k.compareLiving(t, table)
+					if got := table.Len(); got != len(k.sockets) {
+						t.Errorf("%d connections are tracked, there are %d", got, len(k.sockets))
+					}
+					check(t, table)
 				}
 			})
 		}

@@ -52,9 +52,26 @@ func (t *Table) pend(i uint32, c *conn, r *events.Record, certain certainty, e e
 		end:     e,
 		fin:     r.Old == events.Closing || r.Flags&events.FlagFINReceived != 0,
 		abort:   r.Old == events.Closing && r.Flags&events.FlagLocked != 0 && e.reset != events.ResetOther,
-		doubt:   t.cfg.Hooks == HooksFull && (r.Old != events.FinWait2 || r.Flags&events.FlagFINReceived == 0),
+		doubt:   t.doubts(r.Old, r.Flags&events.FlagFINReceived != 0),
 		certain: certain,
 	})
+}
+
+// doubts says whether a full socket that closed in state s, the peer's FIN having come
+// or not, most likely had no timewait socket where none was told of.
+func (t *Table) doubts(s events.State, fin bool) bool {
+	return t.cfg.Hooks == HooksFull && (s != events.FinWait2 || !fin)
+}
+
+// doubtPending leaves what closed while the walk was under way, which made up for a
+// loss, to the next tick: no other walk need follow. Should something be known to be
+// lost by then, another one does (lost).
+func (t *Table) doubtPending() {
+	for n := range t.pending {
+		if p := &t.pending[n]; p.conn != 0 {
+			p.doubt = p.limbo || t.doubts(t.slab.at(p.conn).state, p.fin)
+		}
+	}
 }
 
 // wait takes c out of the index, its address being free, and waits for what tells.
@@ -364,7 +381,7 @@ func (t *Table) tick(r *events.Record) {
 		i := t.held[n]
 		c := t.slab.at(i)
 		switch {
-		case r.TS-c.entered < maxHeldNS:
+		case r.TS-c.entered < maxHeldNS && !(c.has(isUnmet) && r.TS-c.entered > heldGraceNS):
 			n++
 		case c.state == events.SynSent && t.cfg.Hooks == HooksPoll:
 			// It sends SYNs that nobody answers, and no walk came by.

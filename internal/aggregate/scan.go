@@ -322,8 +322,11 @@ func (t *Table) sweep(ns *namespace) {
 		case c.has(isTimeWait):
 			grace = timeWaitGraceNS
 		}
-		if c.entered <= ns.begin-grace {
+		switch {
+		case c.entered <= ns.begin-grace:
 			t.gone = append(t.gone, i)
+		case c.has(isHeld) && c.entered < ns.begin:
+			c.set(isUnmet) // a tick decides
 		}
 		return true
 	})
@@ -482,6 +485,7 @@ func (t *Table) resynced(ts int64) {
 	l := &t.loss
 	l.due = false
 	t.moved = t.moved[:0]
+	t.doubtPending()
 	resync := events.Resync{TS: ts, Corrected: l.corrected, Removed: l.removed, Added: l.added}
 	t.sink.Resync(&resync)
 }

@@ -69,6 +69,7 @@ type Table struct {
 	nextID  uint64
 
 	held    []uint32         // first transition waits for an identity; conn.aux is the position
+	refused refused          // see there
 	moved   []moved          // timewait sockets whose full socket has not closed yet
 	pending []pending        // closed; whether a timewait socket took over is open
 	waiting map[tuple]uint32 // pending connections

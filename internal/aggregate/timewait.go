@@ -89,6 +89,9 @@ func (t *Table) timeWaitAlloc(r *events.Record) {
 		t.timeWaitRefused(i, r)
 		return
 	}
+	if t.refused.sk == r.SK {
+		t.refused = refused{} // by kprobe an attempt was told before
+	}
 	var c *conn
 	switch {
 	case i == 0:
@@ -160,6 +163,7 @@ func (t *Table) replace(i uint32, c *conn, r *events.Record) {
 // attempt that may be followed by one.
 func (t *Table) timeWaitRefused(i uint32, r *events.Record) {
 	if i == 0 {
+		t.refused = refused{r.SK, r.New}
 		return
 	}
 	c := t.slab.at(i)
@@ -174,9 +178,21 @@ func (t *Table) timeWaitRefused(i uint32, r *events.Record) {
 		return
 	}
 	t.absorb(c, r)
+	c.refuse(r.New)
+}
+
+// refused is the latest socket without a connection in the table for which there was no
+// timewait socket: the transition to CLOSE that follows makes it known.
+type refused struct {
+	sk uint64
+	as events.State
+}
+
+// refuse notes that there was no timewait socket, which would have begun in state s.
+func (c *conn) refuse(s events.State) {
 	c.set(noTimeWait)
 	c.clear(noFinWait2)
-	if r.New == events.FinWait2 {
+	if s == events.FinWait2 {
 		c.set(noFinWait2)
 	}
 }
