@@ -49,27 +49,34 @@ static __always_inline void note_sight(__u32 hook, const void *sk, __u32 what)
 	last->what = what;
 }
 
-/* Of a later program: were all in front of it passed over? */
+/*
+ * Of a later program: were all in front of it passed over? The last one of the hook takes
+ * away what they noted: a socket that gets the same address would else be taken for this
+ * one.
+ */
 static __always_inline bool passed_over(void *ctx, __u32 hook, const void *sk, __u32 what)
 {
 	/* The second program has no cookie. */
 	__u64 level = (deep_nesting ? bpf_get_attach_cookie(ctx) : 0) ?: 1;
+	bool final = !deep_nesting || level == NESTED_LEVELS - 1;
 	volatile struct sight *last;
 	bool news = true;
 
 #pragma unroll
 	for (__u32 l = 0; l < NESTED_LEVELS; l++) {
-		if (l > level || (l == level && !deep_nesting))
+		if (l > level || (l == level && final))
 			break;
 		last = sight_of(hook, l, sk);
 		if (!last)
 			break;
-		if (l < level) {
-			news &= last->sk != (__u64)sk || last->what != what;
-			continue;
+		if (l == level) {
+			last->sk = (__u64)sk;
+			last->what = what;
+		} else if (last->sk == (__u64)sk && last->what == what) {
+			news = false;
+			if (final)
+				last->sk = 0;
 		}
-		last->sk = (__u64)sk;
-		last->what = what;
 	}
 	return news;
 }
