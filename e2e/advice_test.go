@@ -291,7 +291,7 @@ func adviceCases() []adviceCase {
 		},
 		{
 			rule: "fin-wait2", severity: "note", above: 11, below: 9,
-			sysctls: map[string]string{"ipv4/tcp_fin_timeout": "1"},
+			sysctls: map[string]string{"ipv4/tcp_fin_timeout": "4"},
 			run: func(w *adviceRun, n int) {
 				_, cli, srv := w.connections(n)
 				w.do(w.p, "close", cli, 0)
@@ -299,7 +299,7 @@ func adviceCases() []adviceCase {
 				w.gone(n)
 				w.do(w.p, "close", srv, 0) // answered by an RST
 			},
-			evidence: map[string]any{"ended by tcp_fin_timeout": theNumber, "net.ipv4.tcp_fin_timeout": 1.0},
+			evidence: map[string]any{"ended by tcp_fin_timeout": theNumber, "net.ipv4.tcp_fin_timeout": 4.0},
 		},
 		{
 			rule: "refused", severity: "warning", above: 11, below: 9,
