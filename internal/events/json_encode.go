@@ -28,6 +28,30 @@ type Encoder struct {
 	// every line would be most of the work.
 	minuteUnix int64
 	minute     []byte
+	// Connections have several lines, and processes several connections: what
+	// is the same in each is written once and copied then. Compared in whole, so
+	// that it is never another's.
+	ends   [1024]endsText // by the number of the connection
+	owners [64]ownerText  // by the pid
+}
+
+// endsText is what appendEndpoints makes of a connection.
+type endsText struct {
+	id, cookie    uint64
+	local, remote netip.AddrPort
+	netns         uint32
+	family        uint8
+	text          []byte
+}
+
+// ownerText is what appendOwner makes of a connection.
+type ownerText struct {
+	owner  Process
+	cgroup string
+	uid    int64
+	src    OwnerSource
+	mptcp  bool
+	text   []byte
 }
 
 // NewEncoder returns an Encoder whose lines carry wall times by clock.
@@ -67,7 +91,7 @@ func (e *Encoder) AppendHeader(dst []byte, h *Header) []byte {
 func (e *Encoder) AppendTransition(dst []byte, t *Transition) []byte {
 	dst = append(dst, `{"type":"transition"`...)
 	dst = e.appendTimes(dst, t.TS)
-	dst = appendEndpoints(dst, &t.Conn)
+	dst = e.appendEndpoints(dst, &t.Conn)
 	dst = append(dst, `,"old":"`...)
 	dst = append(dst, t.Old.String()...)
 	dst = append(dst, `","new":"`...)
@@ -76,7 +100,7 @@ func (e *Encoder) AppendTransition(dst []byte, t *Transition) []byte {
 	dst = appendNS(dst, t.InOld)
 	dst = append(dst, `,"in_old_min_ns":`...)
 	dst = appendNS(dst, t.InOldMin)
-	dst = appendOwner(dst, &t.Conn)
+	dst = e.appendOwner(dst, &t.Conn)
 	dst = append(dst, `,"exact":`...)
 	dst = strconv.AppendBool(dst, t.Exact)
 	dst = append(dst, `,"error":`...)
@@ -88,8 +112,8 @@ func (e *Encoder) AppendTransition(dst []byte, t *Transition) []byte {
 func (e *Encoder) AppendClosed(dst []byte, c *Closed) []byte {
 	dst = append(dst, `{"type":"closed"`...)
 	dst = e.appendTimes(dst, c.TS)
-	dst = appendEndpoints(dst, &c.Conn)
-	dst = appendOwner(dst, &c.Conn)
+	dst = e.appendEndpoints(dst, &c.Conn)
+	dst = e.appendOwner(dst, &c.Conn)
 	dst = append(dst, `,"opened":"`...)
 	dst = append(dst, c.Opened.String()...)
 	dst = append(dst, `","closer":"`...)
@@ -208,7 +232,16 @@ func (e *Encoder) appendTime(dst []byte, ts int64) []byte {
 }
 
 // appendEndpoints appends what tells connections apart.
-func appendEndpoints(dst []byte, c *Conn) []byte {
+func (e *Encoder) appendEndpoints(dst []byte, c *Conn) []byte {
+	kept := &e.ends[c.ID%uint64(len(e.ends))]
+	if kept.text == nil || kept.id != c.ID || kept.cookie != c.Cookie || kept.local != c.Local ||
+		kept.remote != c.Remote || kept.netns != c.NetNS || kept.family != c.Family {
+		*kept = endsText{c.ID, c.Cookie, c.Local, c.Remote, c.NetNS, c.Family, writeEndpoints(kept.text[:0], c)}
+	}
+	return append(dst, kept.text...)
+}
+
+func writeEndpoints(dst []byte, c *Conn) []byte {
 	dst = append(dst, `,"conn":"`...)
 	dst = strconv.AppendUint(dst, c.ID, 10)
 	dst = append(dst, `","cookie":`...)
@@ -234,7 +267,16 @@ func appendEndpoints(dst []byte, c *Conn) []byte {
 }
 
 // appendOwner appends whose the connection is.
-func appendOwner(dst []byte, c *Conn) []byte {
+func (e *Encoder) appendOwner(dst []byte, c *Conn) []byte {
+	kept := &e.owners[c.Owner.PID%uint32(len(e.owners))]
+	if kept.text == nil || kept.owner != c.Owner || kept.uid != c.UID || kept.src != c.OwnerSrc ||
+		kept.cgroup != c.Cgroup || kept.mptcp != c.MPTCP {
+		*kept = ownerText{c.Owner, c.Cgroup, c.UID, c.OwnerSrc, c.MPTCP, writeOwner(kept.text[:0], c)}
+	}
+	return append(dst, kept.text...)
+}
+
+func writeOwner(dst []byte, c *Conn) []byte {
 	dst = append(dst, `,"pid":`...)
 	dst = appendNumber(dst, uint64(c.Owner.PID))
 	dst = append(dst, `,"comm":`...)

@@ -13,7 +13,7 @@ func (e *Encoder) AppendType(dst []byte, name string, ts int64) []byte {
 // AppendIdentity appends the members that tell connections and their owners apart,
 // each with its comma in front.
 func (e *Encoder) AppendIdentity(dst []byte, c *Conn) []byte {
-	return appendOwner(appendEndpoints(dst, c), c)
+	return e.appendOwner(e.appendEndpoints(dst, c), c)
 }
 
 // AppendTime appends the wall time of ts as a string.
