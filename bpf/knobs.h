@@ -43,6 +43,9 @@ const volatile bool kernel_counts_misses = false;
 /* And several of them on each hook, told apart by bpf_get_attach_cookie. */
 const volatile bool deep_nesting = false;
 
+/* Sockets that each of these programs remembers: 2 to the power of this. */
+const volatile __u8 sight_bits = 6;
+
 /* The process that walks (thread group id; 0: do not care). While a walk looks at
  * a file it holds a reference, and if its owner closes it just then, the walk's
  * process closes the socket: that says nothing about who did. */

@@ -77,13 +77,12 @@ enum nested_hook {
 /* Programs on a hook, at most. */
 #define NESTED_LEVELS 3
 
-/* Sockets that each of them remembers: 2 to the power of this. */
-#define SIGHT_BITS 6
-
 /*
- * What each program of each hook saw last on this CPU, by level, hook and a hash of the
- * socket: nested.h.
- * Written by the programs, read by those behind them.
+ * What each program of each hook saw last, by level, hook and a hash of the socket
+ * (sight_bits): nested.h. Written by the programs, read by those behind them. Of each CPU
+ * its own; but one for all, and larger, where a task may go to another CPU between two
+ * programs of a hook, or others run before it goes on (deep_nesting): user space changes
+ * type and size then.
  */
 struct sight {
 	__u64 sk;
@@ -93,7 +92,7 @@ struct sight {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, (NESTED_LEVELS * NESTED_HOOKS) << SIGHT_BITS);
+	__uint(max_entries, (NESTED_LEVELS * NESTED_HOOKS) << 6);
 	__type(key, __u32);
 	__type(value, struct sight);
 } last_seen SEC(".maps");

@@ -21,6 +21,7 @@
 #define TCPTRACE_NESTED_H
 
 #include "kernel.h"
+#include "knobs.h"
 #include "maps.h"
 
 /* By the address of the socket, so that what a softirq brings between two programs of a
@@ -33,8 +34,8 @@ static __always_inline volatile struct sight *sight_of(__u32 hook, __u32 level, 
 	if (!address)
 		return 0;
 	*address = (__u64)sk;
-	key = (level * NESTED_HOOKS + hook) << SIGHT_BITS |
-	      (*address * 0x9e3779b97f4a7c15ULL) >> (64 - SIGHT_BITS);
+	key = (level * NESTED_HOOKS + hook) << sight_bits |
+	      (*address * 0x9e3779b97f4a7c15ULL) >> (64 - sight_bits);
 	return bpf_map_lookup_elem(&last_seen, &key);
 }
 

@@ -118,6 +118,7 @@ const (
 	TcptraceVarJiffyNs                        = "jiffy_ns"
 	TcptraceVarKernelCountsMisses             = "kernel_counts_misses"
 	TcptraceVarLostRecords                    = "lost_records"
+	TcptraceVarSightBits                      = "sight_bits"
 	TcptraceVarUnusedRecord                   = "unused_record"
 	TcptraceVarUnwantedEvents                 = "unwanted_events"
 	TcptraceVarWalkStates                     = "walk_states"
@@ -227,6 +228,7 @@ type TcptraceVariableSpecs struct {
 	JiffyNs             *ebpf.VariableSpec `ebpf:"jiffy_ns"`
 	KernelCountsMisses  *ebpf.VariableSpec `ebpf:"kernel_counts_misses"`
 	LostRecords         *ebpf.VariableSpec `ebpf:"lost_records"`
+	SightBits           *ebpf.VariableSpec `ebpf:"sight_bits"`
 	UnusedRecord        *ebpf.VariableSpec `ebpf:"unused_record"`
 	UnwantedEvents      *ebpf.VariableSpec `ebpf:"unwanted_events"`
 	WalkStates          *ebpf.VariableSpec `ebpf:"walk_states"`
@@ -294,6 +296,7 @@ type TcptraceVariables struct {
 	JiffyNs             *ebpf.Variable `ebpf:"jiffy_ns"`
 	KernelCountsMisses  *ebpf.Variable `ebpf:"kernel_counts_misses"`
 	LostRecords         *ebpf.Variable `ebpf:"lost_records"`
+	SightBits           *ebpf.Variable `ebpf:"sight_bits"`
 	UnusedRecord        *ebpf.Variable `ebpf:"unused_record"`
 	UnwantedEvents      *ebpf.Variable `ebpf:"unwanted_events"`
 	WalkStates          *ebpf.Variable `ebpf:"walk_states"`

@@ -10,10 +10,13 @@ import (
 	"os/exec"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tcptrace/tcptrace/internal/testnet"
 )
 
 // Growth is known after a minute. The test of it runs as a process of its own beside
@@ -313,7 +316,7 @@ func (c *C) watchReborn(t *testing.T, w *watching, old, heir, cli *Proc, comm st
 		l.holders = []holding{{old.id, made.FDs[i : i+1]}, {heir.id, got[i : i+1]}}
 		slices.SortFunc(l.holders, func(a, b holding) int { return a.p.PID - b.p.PID })
 	}
-	checkSockets(t, "two holders", w.after(now()), list)
+	c.checkSockets(t, "two holders", w.after(now()), list)
 
 	c.Kill(old)
 	<-old.ended
@@ -324,7 +327,7 @@ func (c *C) watchReborn(t *testing.T, w *watching, old, heir, cli *Proc, comm st
 	reborn := c.procAs(old.id.PID, comm)
 	// Twice: once before it has a socket, so that there is no group.
 	a := w.after(now())
-	checkSockets(t, "reborn", a, list)
+	c.checkSockets(t, "reborn", a, list)
 	if g := groupOf(a, reborn.id.PID); g != nil {
 		t.Errorf("a process without a socket has a group: %+v", g)
 	}
@@ -334,7 +337,7 @@ func (c *C) watchReborn(t *testing.T, w *watching, old, heir, cli *Proc, comm st
 		l.since.Hi = now()
 	}
 	a = w.after(now())
-	checkSockets(t, "reborn and leaking", a, append(slices.Clone(list), own...))
+	c.checkSockets(t, "reborn and leaking", a, append(slices.Clone(list), own...))
 	g := groupOf(a, reborn.id.PID)
 	switch {
 	case g == nil || g.Comm == nil || *g.Comm != comm || g.Count != len(own):
@@ -374,7 +377,7 @@ func conns(list []*leaked) []*Conn {
 }
 
 // checkSockets demands these sockets, as they are, among those of an answer.
-func checkSockets(t *testing.T, what string, a *answer, list []*leaked) {
+func (c *C) checkSockets(t *testing.T, what string, a *answer, list []*leaked) {
 	t.Helper()
 	bad := &problems{t: t, what: what}
 	defer bad.end()
@@ -385,11 +388,24 @@ func checkSockets(t *testing.T, what string, a *answer, list []*leaked) {
 	for _, l := range list {
 		k := keyOf(l.conn, "CLOSE_WAIT")
 		if s := by[k]; s == nil {
-			bad.addf("%s is missing", k)
+			bad.addf("%s is missing, %d are listed, %d events were lost; the kernel has it in: %v", k, len(a.sockets), a.Lost, kernelHas(t, c.NS, k))
 		} else {
 			l.check(s, func(format string, args ...any) { bad.addf("%s: %s", k, fmt.Sprintf(format, args...)) })
 		}
 	}
+}
+
+// kernelHas returns the states of the sockets between the ends of k.
+func kernelHas(t *testing.T, ns *testnet.NS, k sockKey) (states []string) {
+	t.Helper()
+	there := diag(t, anyState, ns)
+	for _, state := range strings.Split(strings.ToUpper(anyState), ",") {
+		k.state = state
+		if _, ok := there[k]; ok {
+			states = append(states, state)
+		}
+	}
+	return states
 }
 
 // pass passes descriptors on, and returns what they are there.

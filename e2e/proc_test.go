@@ -116,7 +116,7 @@ func TestHidepid(t *testing.T) {
 		}
 		check := func(way string, a *answer) {
 			t.Helper()
-			checkSockets(t, way, a, list)
+			c.checkSockets(t, way, a, list)
 			counts := map[int]int{}
 			for _, g := range a.groups {
 				if g.PID == nil || !slices.ContainsFunc(list, func(l *leaked) bool { return l.names(*g.PID) }) {

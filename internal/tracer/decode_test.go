@@ -211,3 +211,29 @@ func TestDecodeNoAllocs(t *testing.T) {
 		t.Errorf("%v allocations for %d records", n, len(all))
 	}
 }
+
+// What is passed over is lost unless a later program stood in for it, at about that time.
+func TestPassedOverIsReckoned(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		calls [][2]uint64 // both counts
+		want  []uint64
+	}{
+		{"nothing", [][2]uint64{{0, 0}, {0, 0}}, []uint64{0, 0}},
+		{"all stood in for", [][2]uint64{{3, 3}, {7, 7}}, []uint64{0, 0}},
+		{"some lost", [][2]uint64{{3, 1}, {7, 3}, {8, 4}}, []uint64{2, 2, 0}},
+		{"stood in before it is counted", [][2]uint64{{0, 2}, {2, 2}}, []uint64{0, 0}},
+		{"an old surplus hides nothing", [][2]uint64{{0, 5}, {0, 5}, {3, 5}}, []uint64{0, 0, 3}},
+		{"nor does a used one", [][2]uint64{{0, 2}, {2, 2}, {4, 2}}, []uint64{0, 0, 2}},
+		{"nor what was told to be lost", [][2]uint64{{4, 0}, {5, 0}, {5, 9}, {6, 9}, {15, 9}}, []uint64{4, 1, 0, 0, 9}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var p passed
+			for n, c := range tt.calls {
+				if got := p.reckon(c[0], c[1]); got != tt.want[n] {
+					t.Errorf("call %d, %d passed over and %d stood in for: %d lost, want %d", n+1, c[0], c[1], got, tt.want[n])
+				}
+			}
+		})
+	}
+}

@@ -51,9 +51,24 @@ func levelName(nested string, level int) string {
 	return fmt.Sprintf("%s_%d", nested, level)
 }
 
+// deepSightBits is how many sockets the programs of a preemptible hook remember, as a
+// power of 2: 16 bytes each for each of the three programs on each of the six hooks.
+const deepSightBits = 12
+
 // addLevels adds the programs of the levels beyond the second, which are the second
-// one again: the kernel passes over one that is at work, not its copy.
-func addLevels(spec *ebpf.CollectionSpec) {
+// one again: the kernel passes over one that is at work, not its copy. What they note is
+// for all processors then.
+func addLevels(spec *ebpf.CollectionSpec) error {
+	seen := spec.Maps[bpf.TcptraceMapLastSeen]
+	bits := spec.Variables[bpf.TcptraceVarSightBits]
+	var shallow uint8
+	if err := bits.Get(&shallow); err != nil {
+		return fmt.Errorf("read %s: %w", bpf.TcptraceVarSightBits, err)
+	}
+	if err := bits.Set(uint8(deepSightBits)); err != nil {
+		return fmt.Errorf("set %s: %w", bpf.TcptraceVarSightBits, err)
+	}
+	seen.Type, seen.MaxEntries = ebpf.Array, seen.MaxEntries>>shallow<<deepSightBits
 	for _, nested := range nestedHooks {
 		if spec.Programs[nested] == nil {
 			continue
@@ -62,6 +77,7 @@ func addLevels(spec *ebpf.CollectionSpec) {
 			spec.Programs[levelName(nested, level)] = spec.Programs[nested].Copy()
 		}
 	}
+	return nil
 }
 
 // attachTracing attaches a program of the hook, which learns its level by the cookie.
@@ -149,6 +165,29 @@ func (t *Tracer) countMissed() (uint64, error) {
 		missed += stats.RecursionMisses
 	}
 	return missed, nil
+}
+
+// passed is the account of the runs of programs that the kernel passed over, and of
+// those for which a later program on the hook stood in.
+type passed struct {
+	over, stoodIn uint64 // since the attach, as last told
+	credit        uint64 // stood in for more than were passed over, until the last call
+}
+
+// reckon takes the two counts and returns how many events were passed over for good
+// since the last call. One that stands in may do so late (the first was counted in the
+// call before), or for one that was not passed over after all (bpf/nested.h): what it has
+// too much holds for two calls and no longer, or it would hide a loss some day.
+func (p *passed) reckon(over, stoodIn uint64) (lost uint64) {
+	fresh := stoodIn - p.stoodIn
+	news, covered := over-p.over, fresh+p.credit
+	p.over, p.stoodIn = over, stoodIn
+	if news > covered {
+		p.credit = 0
+		return news - covered
+	}
+	p.credit = min(covered-news, fresh)
+	return 0
 }
 
 // countStoodIn returns how many of these a second program has told, or found

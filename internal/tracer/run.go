@@ -269,9 +269,8 @@ func (r *run) passedOver() error {
 	if err != nil {
 		return err
 	}
-	if missed -= min(missed, stoodIn); missed > r.t.missed {
-		r.addLost(int64(missed-r.t.missed), events.FlagNested)
-		r.t.missed = missed
+	if lost := r.t.passed.reckon(missed, stoodIn); lost > 0 {
+		r.addLost(int64(lost), events.FlagNested)
 	}
 	return nil
 }

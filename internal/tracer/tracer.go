@@ -84,7 +84,7 @@ type Tracer struct {
 
 	repeats repeats // what the second program on a hook may tell again
 	rescued uint64  // what it alone told
-	missed  uint64  // runs that the kernel passed over for good, as last reckoned
+	passed  passed  // runs that the kernel passed over
 }
 
 // Open loads and attaches; records gather in the ring until Run.
@@ -308,7 +308,9 @@ func loadCollection(kernel *btf.Cache, cfg Config, jiffy time.Duration, hooks []
 			}
 		}
 		if deep {
-			addLevels(spec)
+			if err := addLevels(spec); err != nil {
+				return nil, err
+			}
 		}
 		spec.Maps[bpf.TcptraceMapRecords].MaxEntries = ringSize(cfg.BufferBytes)
 		spec.Maps[bpf.TcptraceMapNetnsWanted].MaxEntries = uint32(max(1, len(cfg.NetNS)))
