@@ -45,22 +45,45 @@ func (o *output) added() {
 	}
 }
 
-// JSON writes the JSON lines of schema 1.
-type JSON struct {
+// lines writes those JSON lines of schema 1 that every mode has.
+type lines struct {
 	output
 	enc *events.Encoder
 }
 
-// NewJSON returns a Stream of JSON lines with wall times by clock.
-func NewJSON(w io.Writer, clock events.Clock) *JSON {
-	return &JSON{output: output{w: w}, enc: events.NewEncoder(clock)}
+func newLines(w io.Writer, clock events.Clock) lines {
+	return lines{output: output{w: w}, enc: events.NewEncoder(clock)}
 }
 
 // Header writes the header line.
-func (j *JSON) Header(h *events.Header) {
-	j.buf = j.enc.AppendHeader(j.buf, h)
-	j.added()
+func (l *lines) Header(h *events.Header) {
+	l.buf = l.enc.AppendHeader(l.buf, h)
+	l.added()
 }
+
+// Lost writes a lost line.
+func (l *lines) Lost(lost *events.Lost) {
+	l.buf = l.enc.AppendLost(l.buf, lost)
+	l.added()
+}
+
+// Resync writes a resync line.
+func (l *lines) Resync(r *events.Resync) {
+	l.buf = l.enc.AppendResync(l.buf, r)
+	l.added()
+}
+
+// Limit writes a limit line.
+func (l *lines) Limit(limit *events.Limit) {
+	l.buf = l.enc.AppendLimit(l.buf, limit)
+	l.added()
+}
+
+// JSON writes the JSON lines of schema 1.
+type JSON struct{ lines }
+
+// NewJSON returns a Stream of JSON lines with wall times by clock.
+func NewJSON(w io.Writer, clock events.Clock) *JSON { return &JSON{newLines(w, clock)} }
 
 // Transition writes a transition line.
 func (j *JSON) Transition(t *events.Transition) {
@@ -71,23 +94,5 @@ func (j *JSON) Transition(t *events.Transition) {
 // Closed writes a closed line.
 func (j *JSON) Closed(c *events.Closed) {
 	j.buf = j.enc.AppendClosed(j.buf, c)
-	j.added()
-}
-
-// Lost writes a lost line.
-func (j *JSON) Lost(l *events.Lost) {
-	j.buf = j.enc.AppendLost(j.buf, l)
-	j.added()
-}
-
-// Resync writes a resync line.
-func (j *JSON) Resync(r *events.Resync) {
-	j.buf = j.enc.AppendResync(j.buf, r)
-	j.added()
-}
-
-// Limit writes a limit line.
-func (j *JSON) Limit(l *events.Limit) {
-	j.buf = j.enc.AppendLimit(j.buf, l)
 	j.added()
 }

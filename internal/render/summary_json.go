@@ -15,31 +15,7 @@ type SummaryJSON struct{ members }
 
 // NewSummaryJSON returns a Summary of JSON lines with wall times by clock.
 func NewSummaryJSON(w io.Writer, clock events.Clock) *SummaryJSON {
-	return &SummaryJSON{members{output: output{w: w}, enc: events.NewEncoder(clock)}}
-}
-
-// Header writes the header line.
-func (j *SummaryJSON) Header(h *events.Header) {
-	j.buf = j.enc.AppendHeader(j.buf, h)
-	j.added()
-}
-
-// Lost writes a lost line.
-func (j *SummaryJSON) Lost(l *events.Lost) {
-	j.buf = j.enc.AppendLost(j.buf, l)
-	j.added()
-}
-
-// Resync writes a resync line.
-func (j *SummaryJSON) Resync(r *events.Resync) {
-	j.buf = j.enc.AppendResync(j.buf, r)
-	j.added()
-}
-
-// Limit writes a limit line.
-func (j *SummaryJSON) Limit(l *events.Limit) {
-	j.buf = j.enc.AppendLimit(j.buf, l)
-	j.added()
+	return &SummaryJSON{members{newLines(w, clock)}}
 }
 
 // Summary writes the summary line.

@@ -15,20 +15,11 @@ import (
 type WatchJSON struct{ members }
 
 // members writes the members of JSON lines.
-type members struct {
-	output
-	enc *events.Encoder
-}
+type members struct{ lines }
 
 // NewWatchJSON returns a Watch of JSON lines with wall times by clock.
 func NewWatchJSON(w io.Writer, clock events.Clock) *WatchJSON {
-	return &WatchJSON{members{output: output{w: w}, enc: events.NewEncoder(clock)}}
-}
-
-// Header writes the header line.
-func (j *WatchJSON) Header(h *events.Header) {
-	j.buf = j.enc.AppendHeader(j.buf, h)
-	j.added()
+	return &WatchJSON{members{newLines(w, clock)}}
 }
 
 // Snapshot writes the lines of one answer.
