@@ -79,6 +79,11 @@ const (
 )
 
 func watchGrowth(t *testing.T, c *C) {
+	// Once FIN_WAIT2 of the other end is over its port is free, and the SYN of
+	// whoever gets it next would end the leaked socket: not before the test does.
+	if err := c.NS.SetSysctl("ipv4/tcp_fin_timeout", "300"); err != nil {
+		t.Fatal(err)
+	}
 	srv, old, heir, cli := c.Proc("srv"), c.OwnProc("old"), c.Proc("heir"), c.Proc("cli")
 	w := watch(t, "auto", "close_wait", "--netns", c.NS.Name(), "--interval", "2s")
 
