@@ -200,9 +200,8 @@ func (t *Table) move(c *conn, ts int64, to events.State, rtt int64, certain cert
 	case from == events.SynRecv && c.opened == events.OpenedPassive:
 		if rtt > 0 {
 			inOld, spent = rtt, rtt
-			// Measured back from the last ACK, not from the child's making: that
-			// may have been another's, in the same address.
-			c.first = ts - rtt
+			// Measured back from the last ACK, not from the child's making.
+			c.first = min(c.first, ts-rtt)
 		}
 	case c.has(startKnown):
 		inOld = max(ts-c.entered, 0)
