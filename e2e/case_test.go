@@ -51,6 +51,7 @@ type C struct {
 	// is cheaper than to look for them among very many.
 	Asks   bool
 	once   sync.Once
+	turn   bool // has one of suite.turns
 	listen []*Listener
 }
 
@@ -80,11 +81,16 @@ type suite struct {
 	early sync.WaitGroup // cases that are not ready for the tracers yet
 	ready chan struct{}  // closed when the tracers are
 	abort chan struct{}  // closed when there will be none
+	turns chan struct{}  // the cases that are at work, atOnce at most
 }
+
+// atOnce is how many cases are at work at a time. All of them together would be as slow
+// in a guest as a TIME_WAIT is long, which they want to see.
+const atOnce = 12
 
 func newSuite(t testing.TB) *suite {
 	s := &suite{dir: t.TempDir(), hellos: map[string]chan *Proc{}, failed: map[string][]string{},
-		ready: make(chan struct{}), abort: make(chan struct{})}
+		ready: make(chan struct{}), abort: make(chan struct{}), turns: make(chan struct{}, atOnce)}
 	s.truth.netns = map[uint32]string{}
 	// Workload processes may have changed their uid when they connect.
 	var err error
@@ -227,6 +233,9 @@ func (c *C) run() {
 	}()
 	if !c.Case.Early {
 		c.waitTracers()
+		c.s.turns <- struct{}{}
+		c.turn = true
+		defer c.yield()
 	}
 	c.Case.Run(c)
 	c.closeListeners()
@@ -284,8 +293,20 @@ func (c *C) UntracedNS(name string) *testnet.NS {
 func (c *C) Expect(conns ...*Conn) { c.s.truth.add(conns...) }
 
 // Hold lets connections be in their state for a while: it is a part of the
-// workload, not a wait for something to happen.
-func (c *C) Hold(d time.Duration) { time.Sleep(d) }
+// workload, not a wait for something to happen. Another case has its turn then, and this
+// one goes on without: what it holds does not last.
+func (c *C) Hold(d time.Duration) {
+	c.yield()
+	time.Sleep(d)
+}
+
+// yield ends the turn.
+func (c *C) yield() {
+	if c.turn {
+		c.turn = false
+		<-c.s.turns
+	}
+}
 
 // Loopback is the loopback address of the case's family.
 func (c *C) Loopback() netip.Addr {

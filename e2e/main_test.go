@@ -197,20 +197,23 @@ func runCases(t *testing.T, cases []Case, n int, meanwhile func(), args ...strin
 		}
 		outputs[name][tier] = append(outputs[name][tier], text)
 	}
-	passedOver := make(map[string]int) // tier -> events that it told to be lost
+	missing := mayMiss(t)
 	for _, tr := range tracers {
 		if err := tr.stop(); err != nil {
 			t.Error(err)
 		}
-		if n := passedOverByKernel(t, &tr.Output); n > 0 {
-			passedOver[tr.Tier] = n
-			continue
-		}
+		tr.MayMiss = missing
 		problems := compare(&tr.Output, s.truth.conns, s.truth.netns)
-		if n := tr.Output.unseen(); n > 0 && !inVM {
+		if n := tr.Output.unseen(); n > 0 && missing {
+			if tr.Tier != "kprobe" && n > len(tr.Lines)/100 {
+				t.Errorf("%s: %d events were not seen beside %d lines", tr.Tier, n, len(tr.Lines))
+			}
+			if inVM && !tr.Output.mended() {
+				t.Errorf("%s: %d events were passed over, and no rescan followed", tr.Tier, n)
+			}
 			var excused int
 			problems, excused = withoutUnseen(problems, n)
-			t.Logf("%s: the kernel ran no program for %d transitions, as told: %d connections are not compared", tr.Tier, n, excused)
+			t.Logf("%s: the kernel ran no program for %d events, as told: %d connections are not compared", tr.Tier, n, excused)
 		}
 		for _, p := range problems {
 			report(s.truth.netns[p.NetNS], tr.Tier, p.Text)
@@ -228,9 +231,6 @@ func runCases(t *testing.T, cases []Case, n int, meanwhile func(), args ...strin
 			}
 			for _, tr := range tracers {
 				t.Run(tr.Tier, func(t *testing.T) {
-					if n := passedOver[tr.Tier]; n > 0 {
-						t.Skipf("this kernel passed the programs over for %d events, which tcptrace told and mended: nothing exact to compare", n)
-					}
 					list := outputs[cs.Name][tr.Tier]
 					for _, text := range list[:min(len(list), 12)] {
 						t.Error(text)
@@ -260,39 +260,18 @@ func runCases(t *testing.T, cases []Case, n int, meanwhile func(), args ...strin
 	}
 }
 
-// passedOverByKernel returns how many events a tracer told to be lost where that is
-// the kernel's doing: it preempts programs on tracepoints, and passes a program over
-// while it is preempted on that CPU; a second program stands in unless that is
-// preempted as well, and cannot for kprobes, which share one guard. In an emulated
-// machine that happens. The loss must have been told and followed by a rescan, and be
-// small where a second program stands in. On every other kernel a loss is a failure
-// like any other.
-func passedOverByKernel(t *testing.T, out *Output) int {
-	t.Helper()
+// mayMiss reports whether this kernel may run no program for an event: the machine's own,
+// in a timer's softirq of a virtual machine with too little time (measured on 6.18: the
+// programs on netif_rx are left out too, uncounted), and one that preempts programs on
+// tracepoints and passes a program over while it is preempted on that CPU; others stand in
+// unless they are preempted as well, and cannot for kprobes, which share one guard. Each
+// such event must be told. On every other kernel a loss is a failure like any other.
+func mayMiss(t *testing.T) bool {
 	preemptible, err := tracer.PreemptibleTracepoints()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !preemptible {
-		return 0
-	}
-	lost, mended := 0, false
-	for _, line := range out.Lines {
-		switch line.Type {
-		case "lost":
-			lost += line.Count
-			mended = false
-		case "resync":
-			mended = true
-		}
-	}
-	if lost > 0 && !mended {
-		t.Errorf("%s: %d events were lost, and no rescan followed", out.Tier, lost)
-	}
-	if out.Tier != "kprobe" && lost > len(out.Lines)/100 {
-		t.Errorf("%s: %d events were lost beside %d lines", out.Tier, lost, len(out.Lines))
-	}
-	return lost
+	return preemptible || !inVM
 }
 
 // settle waits until every tracer has told the end of as many connections as

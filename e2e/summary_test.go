@@ -351,7 +351,21 @@ func sameCounts(bad *problems, got, want map[string]int) {
 	}
 }
 
+// TestSummary compares an account with what the workload did. One that says not to be
+// whole, because the kernel ran no program for an event (mayMiss), cannot be compared:
+// then the next one is, and one of three must be whole.
 func TestSummary(t *testing.T) {
+	const tries = 3
+	for range tries {
+		if wholeAccount(t) || t.Failed() {
+			return
+		}
+	}
+	t.Errorf("of %d accounts none is whole", tries)
+}
+
+// wholeAccount reports whether the account was whole.
+func wholeAccount(t *testing.T) (whole bool) {
 	leaking(t, "summary", func(t *testing.T, c *C) {
 		// A FIN that was sent again meets a closed socket, whose RST would end the
 		// TIME_WAIT (RFC 1337).
@@ -375,6 +389,14 @@ func TestSummary(t *testing.T) {
 		a := parseAccount(t, "live", out)
 		t.Logf("%d connections with %s in %.1f s", many, a.Hooks, took.Seconds())
 		bad := &problems{t: t, what: "live"}
+		if a.Lost.Count > 0 && mayMiss(t) {
+			t.Logf("%d events were passed over, as told", a.Lost.Count)
+			if a.Exact {
+				t.Error("and the account says to be whole")
+			}
+			return
+		}
+		whole = true
 		w.check(bad, a)
 		if fmt.Sprint(before) == fmt.Sprint(after) {
 			sameCounts(bad, a.Counts, before)
@@ -392,6 +414,7 @@ func TestSummary(t *testing.T) {
 		w.checkTimes(&problems{t: t, what: "by remote"}, byRemote)
 		lookAgain(t, c.NS, dir)
 	})
+	return whole
 }
 
 // startSummary starts tcptrace --summary -o json and waits until it is ready; the

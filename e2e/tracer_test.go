@@ -112,6 +112,8 @@ type Output struct {
 	// taken its snapshot.
 	Started, Ready int64
 	Lines          []*Line
+	// MayMiss: the kernel may run no program for an event (mayMiss).
+	MayMiss bool
 }
 
 // Tracer is a running tcptrace.

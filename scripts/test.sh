@@ -126,12 +126,7 @@ step cat lint scripts/lint.sh
 step cat generated scripts/check-generate.sh
 step show unit "${MAKE:-make}" --no-print-directory test-unit GOTESTFLAGS=-v
 step_twice show e2e "${MAKE:-make}" --no-print-directory test-e2e GOTESTFLAGS=-v
-# The newest kernel preempts programs on tracepoints and passes them over meanwhile. In
-# an emulated machine, with other tests beside them, that loses events (told as lost, and
-# mended) and makes workloads late, so that the tests that demand each event exactly once
-# do not pass there dependably yet: `make vmtest KERNEL=newest` shows them.
-step_twice cat vm "${MAKE:-make}" --no-print-directory vmtest KERNEL=5.10,6.1,6.12
-step_twice cat vm-newest "${MAKE:-make}" --no-print-directory vmtest KERNEL=newest VMTESTFLAGS="${VMTESTFLAGS:-} -skip 'TestTrace|TestLoss|TestSummary'"
+step_twice cat vm "${MAKE:-make}" --no-print-directory vmtest
 
 echo
 printf '%s\n' "${summary[@]}"
