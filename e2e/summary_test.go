@@ -277,13 +277,19 @@ func (g *accountGroup) ends() map[string]int {
 // parseAccount reads the output of --summary -o json: a header and the account.
 func parseAccount(t *testing.T, what string, out []byte) *account {
 	t.Helper()
-	header, rest, _ := bytes.Cut(out, []byte("\n"))
-	if !bytes.Contains(header, []byte(`"type":"header"`)) {
+	lines := wholeLines(out)
+	if header := lines[0]; !bytes.Contains(header, []byte(`"type":"header"`)) {
 		t.Fatalf("%s: the first line is %s", what, header)
 	}
+	for _, line := range lines[1 : len(lines)-1] {
+		var l struct{ Type, Cause string }
+		if err := json.Unmarshal(line, &l); err != nil || !mayMiss(t) || l.Type != "resync" && (l.Type != "lost" || l.Cause != "unseen") {
+			t.Fatalf("%s: %v, unexpected line: %s", what, err, line)
+		}
+	}
 	a := &account{}
-	if err := json.Unmarshal(rest, a); err != nil || a.Type != "summary" {
-		t.Fatalf("%s: %v in %s", what, err, rest)
+	if err := json.Unmarshal(lines[len(lines)-1], a); err != nil || a.Type != "summary" {
+		t.Fatalf("%s: %v in %s", what, err, lines[len(lines)-1])
 	}
 	return a
 }
@@ -360,6 +366,9 @@ func TestSummary(t *testing.T) {
 		if wholeAccount(t) || t.Failed() {
 			return
 		}
+	}
+	if inVM && mayMiss(t) {
+		t.Skipf("of %d accounts none is whole, as each of them says: this kernel passes programs over that it has preempted", tries)
 	}
 	t.Errorf("of %d accounts none is whole", tries)
 }
