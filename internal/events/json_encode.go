@@ -31,8 +31,8 @@ type Encoder struct {
 	// Connections have several lines, and processes several connections: what
 	// is the same in each is written once and copied then. Compared in whole, so
 	// that it is never another's.
-	ends   [1024]endsText // by the number of the connection
-	owners [64]ownerText  // by the pid
+	ends   [128]endsText // by the number of the connection
+	owners [32]ownerText  // by the pid
 }
 
 // endsText is what appendEndpoints makes of a connection.
