@@ -341,7 +341,7 @@ func (s *Store) nameCloser(e *entry) {
 	if e.actor.PID != 0 {
 		return
 	}
-	if p, ok := s.closers.of(e); ok {
+	if p, ok := s.closers.take(e); ok {
 		e.actor, e.actorSrc = p, events.OwnerClose
 	}
 }
@@ -605,15 +605,18 @@ func (c *closers) add(r *events.Record) {
 	c.young[closeKey{r.NetNS, r.Local, r.Remote}] = closeNote{r.Cookie, events.Process{PID: r.PID, Comm: r.Comm}}
 }
 
-// of returns who closed the connection of e.
-func (c *closers) of(e *entry) (events.Process, bool) {
+// take returns who closed the connection of e, and forgets it: e says so from now on.
+func (c *closers) take(e *entry) (events.Process, bool) {
 	key := closeKey{e.netns, e.local, e.remote}
-	note, ok := c.young[key]
+	kept := c.young
+	note, ok := kept[key]
 	if !ok {
-		note, ok = c.old[key]
+		kept = c.old
+		note, ok = kept[key]
 	}
 	if !ok || (note.cookie != 0 && e.cookie != 0 && note.cookie != e.cookie) {
 		return events.Process{}, false
 	}
+	delete(kept, key)
 	return note.by, true
 }
