@@ -32,7 +32,7 @@ type Encoder struct {
 	// is the same in each is written once and copied then. Compared in whole, so
 	// that it is never another's.
 	ends   [128]endsText // by the number of the connection
-	owners [32]ownerText  // by the pid
+	owners [32]ownerText // by the pid
 }
 
 // endsText is what appendEndpoints makes of a connection.
