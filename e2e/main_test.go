@@ -96,7 +96,7 @@ func selected(t *testing.T, cases []Case) []Case {
 	}
 	cases = slices.DeleteFunc(cases, func(c Case) bool { return !re.MatchString(c.Name) })
 	if len(cases) == 0 {
-		t.Skipf("no case matches %q", pattern)
+		t.Fatalf("no case matches %q", pattern)
 	}
 	return cases
 }
