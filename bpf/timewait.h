@@ -46,6 +46,9 @@ static __always_inline bool handle_timewait_alloc(struct sock *sk, int state,
 	LOAD(protocol, sk->sk_protocol);
 	if (protocol != IPPROTO_TCP)
 		return false;
+	sk = full_socket(sk, probe);
+	if (!sk)
+		return false;
 	LOAD(lport, sk->__sk_common.skc_num);
 	if (!wanted(&sk->__sk_common, lport, true, probe))
 		return false;

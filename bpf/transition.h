@@ -103,6 +103,7 @@ static __always_inline bool handle_transition(struct sock *sk, int old, int new,
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (!tp)
 		return false;
+	sk = &tp->inet_conn.icsk_inet.sk; /* see full_socket */
 	/* inet_put_port clears skc_num before the transition to CLOSE is told;
 	 * inet_sport stays. */
 	lport = sk->__sk_common.skc_num;
@@ -140,6 +141,9 @@ static __always_inline bool handle_socket(struct sock *sk, __u8 kind, __u16 flag
 
 	LOAD(protocol, sk->sk_protocol);
 	if (protocol != IPPROTO_TCP)
+		return false;
+	sk = full_socket(sk, probe);
+	if (!sk)
 		return false;
 	LOAD(lport, sk->__sk_common.skc_num);
 	if (!wanted(&sk->__sk_common, lport, true, probe))
