@@ -7,6 +7,7 @@ import (
 
 	"github.com/tcptrace/tcptrace/internal/aggregate"
 	"github.com/tcptrace/tcptrace/internal/events"
+	"github.com/tcptrace/tcptrace/internal/heaviest"
 	"github.com/tcptrace/tcptrace/internal/watch"
 )
 
@@ -26,12 +27,12 @@ type Config struct {
 // Account collects. Not safe for concurrent use.
 type Account struct {
 	cfg    Config
-	groups *fold[ident, group]
+	groups *heaviest.Map[ident, group]
 	others group // of the groups that were folded
 
-	closedBy       *fold[closeKey, tally]
+	closedBy       *heaviest.Map[closeKey, tally]
 	closedByOthers tally
-	waits          *fold[waitKey, tally]
+	waits          *heaviest.Map[waitKey, tally]
 	waitsOthers    tally
 
 	lost    Lost
@@ -54,14 +55,14 @@ type waitKey struct {
 
 type tally struct{ n uint64 }
 
-func (t *tally) weight() uint64 { return t.n }
+func (t *tally) weight() int64 { return int64(t.n) }
 
 // New returns an empty Account.
 func New(cfg Config) *Account {
 	a := &Account{cfg: cfg}
-	a.groups = newFold[ident](maxGroups, (*group).weight, func(g *group) { a.others.merge(g) })
-	a.closedBy = newFold[closeKey](maxTallies, (*tally).weight, func(t *tally) { a.closedByOthers.n += t.n })
-	a.waits = newFold[waitKey](maxTallies, (*tally).weight, func(t *tally) { a.waitsOthers.n += t.n })
+	a.groups = heaviest.New[ident](maxGroups, (*group).weight, func(g *group) { a.others.merge(g) })
+	a.closedBy = heaviest.New[closeKey](maxTallies, (*tally).weight, func(t *tally) { a.closedByOthers.n += t.n })
+	a.waits = heaviest.New[waitKey](maxTallies, (*tally).weight, func(t *tally) { a.waitsOthers.n += t.n })
 	a.lost.Since = events.Unknown
 	return a
 }
@@ -84,7 +85,7 @@ func (a *Account) Transition(t *events.Transition) {
 		if by.PID == 0 {
 			by = t.Owner
 		}
-		a.waits.at(waitKey{by, remoteKey(&t.Conn, t.Opened)}).n++
+		a.waits.At(waitKey{by, remoteKey(&t.Conn, t.Opened)}).n++
 	}
 }
 
@@ -97,7 +98,7 @@ func (a *Account) Closed(c *events.Closed) {
 		g.timeWait.overflow++
 	}
 	if c.ClosedBy.PID != 0 {
-		a.closedBy.at(closeKey{c.ClosedBy, c.Closer}).n++
+		a.closedBy.At(closeKey{c.ClosedBy, c.Closer}).n++
 	}
 }
 
@@ -130,7 +131,7 @@ func (a *Account) Living(i *aggregate.Info, end int64) {
 	if s == events.TimeWait && i.Closer != events.SideUnknown {
 		g.ends.add(&events.Closed{Closer: i.Closer, How: events.HowFIN, Exact: i.SinceExact})
 		if i.ClosedBy.PID != 0 {
-			a.closedBy.at(closeKey{i.ClosedBy, i.Closer}).n++
+			a.closedBy.At(closeKey{i.ClosedBy, i.Closer}).n++
 		}
 	}
 	age := max(end-i.Since, 0)
@@ -165,9 +166,9 @@ func (a *Account) Summary(end End) *Summary {
 		Vanished: end.Stats.Vanished, Forgotten: end.Stats.Forgotten, Untracked: end.Stats.Untracked, Ports: end.Ports, FromWalk: end.Walked,
 	}
 	var all group
-	groups := a.groups.list()
+	groups := a.groups.List()
 	for _, e := range groups {
-		all.merge(&e.value)
+		all.merge(&e.Value)
 	}
 	all.merge(&a.others)
 	for state := range all.now {
@@ -178,16 +179,16 @@ func (a *Account) Summary(end End) *Summary {
 	}
 	s.Total = all.result(Key{})
 	for _, e := range groups {
-		s.Groups = append(s.Groups, e.value.result(e.value.key))
+		s.Groups = append(s.Groups, e.Value.result(e.Value.key))
 	}
 	// What is shown first is what closed most; who only has connections comes by
 	// how many they are.
 	slices.SortStableFunc(s.Groups, func(x, y *Group) int {
 		return cmp.Or(cmp.Compare(y.Ends.Closed, x.Ends.Closed), cmp.Compare(y.Living(), x.Living()))
 	})
-	if a.groups.folded > 0 {
+	if a.groups.Forgotten() > 0 {
 		s.Others = a.others.result(Key{})
-		s.Folded = a.groups.folded
+		s.Folded = a.groups.Forgotten()
 	}
 	s.ClosedBy, s.ClosedByOthers = a.closers()
 	s.TimeWait = a.timeWaits(&all, end.End-end.Begin)
@@ -197,15 +198,15 @@ func (a *Account) Summary(end End) *Summary {
 // closers joins the tallies of each process.
 func (a *Account) closers() (list []Closer, others uint64) {
 	at := make(map[events.Process]int)
-	for _, e := range a.closedBy.list() {
-		i, ok := at[e.key.process]
+	for _, e := range a.closedBy.List() {
+		i, ok := at[e.Key.process]
 		if !ok {
 			i = len(list)
-			at[e.key.process] = i
-			list = append(list, Closer{Process: e.key.process})
+			at[e.Key.process] = i
+			list = append(list, Closer{Process: e.Key.process})
 		}
-		list[i].Closed += e.value.n
-		list[i].First[e.key.first] += e.value.n
+		list[i].Closed += e.Value.n
+		list[i].First[e.Key.first] += e.Value.n
 	}
 	slices.SortStableFunc(list, func(x, y Closer) int { return cmp.Compare(y.Closed, x.Closed) })
 	return list, a.closedByOthers.n
@@ -228,8 +229,8 @@ func (a *Account) timeWaits(all *group, span int64) TimeWait {
 		w.PerSecond = rate(w.Entered)
 		w.Steady = int64(rate(w.Entered*timeWaitSeconds) + 0.5)
 	}
-	for _, e := range a.waits.list() {
-		by := TimeWaitBy{Process: e.key.process, Remote: e.key.remote, Entered: e.value.n, PerSecond: -1}
+	for _, e := range a.waits.List() {
+		by := TimeWaitBy{Process: e.Key.process, Remote: e.Key.remote, Entered: e.Value.n, PerSecond: -1}
 		if span > 0 {
 			by.PerSecond = rate(by.Entered)
 		}

@@ -92,7 +92,7 @@ func (a *Account) group(c *events.Conn, opened events.Opened, closedBy events.Pr
 		}
 		id.n, id.name = uint64(owner.PID), owner.Comm
 	}
-	g := a.groups.at(id)
+	g := a.groups.At(id)
 	if g.named {
 		return g
 	}
@@ -141,12 +141,12 @@ type group struct {
 }
 
 // weight orders groups: what did nothing but live weighs nothing.
-func (g *group) weight() uint64 {
+func (g *group) weight() int64 {
 	n := g.ends.Closed
 	for s := range g.left {
 		n += g.left[s]
 	}
-	return n
+	return int64(n)
 }
 
 func (g *group) merge(from *group) {

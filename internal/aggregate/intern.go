@@ -73,6 +73,7 @@ type origins struct {
 	index   map[origin]uint32
 	entries []originEntry
 	free    []uint32
+	last    uint32 // that was asked for: what comes next is mostly of it too
 }
 
 type originEntry struct {
@@ -93,6 +94,10 @@ func (t *Table) refOrigin(want origin) uint32 {
 	if want == o.entries[0].origin {
 		return 0
 	}
+	if e := &o.entries[o.last]; e.refs > 0 && e.origin == want {
+		e.refs++
+		return o.last
+	}
 	n, ok := o.index[want]
 	if !ok {
 		if k := len(o.free); k > 0 {
@@ -107,6 +112,7 @@ func (t *Table) refOrigin(want origin) uint32 {
 		o.index[want] = n
 	}
 	o.entries[n].refs++
+	o.last = n
 	return n
 }
 

@@ -73,6 +73,11 @@ var importRules = []importRule{
 		forbids: ours(),
 	},
 	{
+		why:     "heaviest is a container: it imports no other package of the module",
+		applies: only("internal/heaviest"),
+		forbids: ours(),
+	},
+	{
 		why:     "aggregate is a function of events: it imports events and the standard library",
 		applies: only("internal/aggregate"),
 		forbids: either(ours("internal/events"), external),

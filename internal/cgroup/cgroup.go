@@ -91,6 +91,9 @@ type Paths struct {
 	mount string
 	fd    int // the mount point's descriptor, which open_by_handle_at wants
 	known map[uint64]string
+	// The one that was asked for last: what comes next is mostly of it too.
+	lastID   uint64
+	lastPath string
 	// walkAfter is the earliest time of the next walk over the hierarchy,
 	// which stands in for open_by_handle_at where that is not permitted.
 	walkAfter time.Time
@@ -114,6 +117,15 @@ func (p *Paths) Path(id uint64) string {
 	if id == 0 {
 		return ""
 	}
+	if id == p.lastID {
+		return p.lastPath
+	}
+	path := p.find(id)
+	p.lastID, p.lastPath = id, path
+	return path
+}
+
+func (p *Paths) find(id uint64) string {
 	if path, ok := p.known[id]; ok {
 		return path
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/tcptrace/tcptrace/internal/advice"
 	"github.com/tcptrace/tcptrace/internal/aggregate"
 	"github.com/tcptrace/tcptrace/internal/events"
+	"github.com/tcptrace/tcptrace/internal/heaviest"
 	"github.com/tcptrace/tcptrace/internal/sysctl"
 	"github.com/tcptrace/tcptrace/internal/watch"
 )
@@ -45,10 +46,12 @@ type Config struct {
 // Collector collects. Not safe for concurrent use.
 type Collector struct {
 	cfg       Config
-	processes *bounded[processKey, process]
-	remotes   *bounded[remoteKey, advice.Remote]
-	gone      *bounded[listenKey, int64] // listeners that were closed
+	processes *heaviest.Map[processKey, process]
+	remotes   *heaviest.Map[remoteKey, advice.Remote]
+	gone      *heaviest.Map[listenKey, int64] // listeners that were closed
 	spaces    map[uint32]*space
+	lastNetNS uint32
+	lastSpace *space // of lastNetNS: what comes next is mostly there too
 	lost      uint64
 
 	// Of what lives at the end.
@@ -105,11 +108,11 @@ type space struct {
 func New(cfg Config) *Collector {
 	return &Collector{
 		cfg:       cfg,
-		processes: newBounded[processKey](maxProcesses, func(p *process) int64 { return p.events }),
-		remotes: newBounded[remoteKey](maxRemotes, func(r *advice.Remote) int64 {
+		processes: heaviest.New[processKey](maxProcesses, func(p *process) int64 { return p.events }, nil),
+		remotes: heaviest.New[remoteKey](maxRemotes, func(r *advice.Remote) int64 {
 			return r.NoPort + r.Refused + r.ConnectTimeouts + r.Timeouts
-		}),
-		gone:      newBounded[listenKey](maxListeners, func(ts *int64) int64 { return *ts }),
+		}, nil),
+		gone:      heaviest.New[listenKey](maxListeners, func(ts *int64) int64 { return *ts }, nil),
 		spaces:    make(map[uint32]*space),
 		ports:     make(map[portKey]*portUsers),
 		listening: make(map[portKey]bool),
@@ -118,16 +121,20 @@ func New(cfg Config) *Collector {
 
 // space returns what is known of a namespace, in which something happened.
 func (c *Collector) space(netns uint32) *space {
+	if c.lastSpace != nil && c.lastNetNS == netns {
+		return c.lastSpace
+	}
 	s := c.spaces[netns]
 	if s == nil {
 		s = new(space)
 		c.spaces[netns] = s
 	}
+	c.lastNetNS, c.lastSpace = netns, s
 	return s
 }
 
 func (c *Collector) process(netns uint32, p events.Process) *process {
-	entry := c.processes.at(processKey{netns, p})
+	entry := c.processes.At(processKey{netns, p})
 	entry.events++
 	return entry
 }
@@ -139,7 +146,7 @@ func (c *Collector) Transition(t *events.Transition) {
 	switch {
 	case t.Old == events.Listen:
 		if t.New == events.Close {
-			*c.gone.at(listenKey{t.NetNS, t.Local}) = t.TS
+			*c.gone.At(listenKey{t.NetNS, t.Local}) = t.TS
 		}
 	case t.New == events.TimeWait && t.Opened == events.OpenedPassive:
 		c.process(t.NetNS, t.Owner).TimeWaits++
@@ -218,7 +225,7 @@ func (c *Collector) remote(cl *events.Closed) *advice.Remote {
 	if cl.Opened != events.OpenedActive {
 		to = netip.AddrPortFrom(to.Addr(), 0)
 	}
-	return c.remotes.at(remoteKey{cl.NetNS, to})
+	return c.remotes.At(remoteKey{cl.NetNS, to})
 }
 
 // Lost counts events that the kernel could not hand over.
@@ -288,11 +295,11 @@ func (c *Collector) Facts(begin, end int64, snap *watch.Snapshot) *advice.Facts 
 		c.snapshot(f, snap)
 	}
 	c.eachProcess(f)
-	for _, e := range c.remotes.list() {
-		r := e.value
-		r.NetNS, r.Addr = e.key.netns, e.key.remote.String()
-		if e.key.remote.Port() == 0 {
-			r.Addr = e.key.remote.Addr().String()
+	for _, e := range c.remotes.List() {
+		r := e.Value
+		r.NetNS, r.Addr = e.Key.netns, e.Key.remote.String()
+		if e.Key.remote.Port() == 0 {
+			r.Addr = e.Key.remote.Addr().String()
 		}
 		f.Remotes = append(f.Remotes, r)
 	}
@@ -376,9 +383,9 @@ func (c *Collector) closeWait(cw *advice.CloseWait, s *watch.Socket) {
 
 // eachProcess adds the processes, by their number.
 func (c *Collector) eachProcess(f *advice.Facts) {
-	for _, e := range c.processes.list() {
-		p := e.value.Process
-		p.NetNS, p.PID, p.Comm = e.key.netns, e.key.process.PID, e.key.process.Comm
+	for _, e := range c.processes.List() {
+		p := e.Value.Process
+		p.NetNS, p.PID, p.Comm = e.Key.netns, e.Key.process.PID, e.Key.process.Comm
 		p.OpenFDs, p.NofileSoft = advice.Unknown, advice.Unknown
 		if p.PID != 0 && c.cfg.Processes != nil {
 			if info, ok := c.cfg.Processes.Process(p.PID); ok {
@@ -387,7 +394,7 @@ func (c *Collector) eachProcess(f *advice.Facts) {
 		}
 		if f.Duration >= growthAfter && p.CloseWait.Now > 0 {
 			p.CloseWait.GrowthKnown = true
-			p.CloseWait.GrowthPerMin = float64(e.value.closeWaits) * 60e9 / float64(f.Duration)
+			p.CloseWait.GrowthPerMin = float64(e.Value.closeWaits) * 60e9 / float64(f.Duration)
 		}
 		f.Processes = append(f.Processes, p)
 	}
@@ -397,8 +404,8 @@ func (c *Collector) eachProcess(f *advice.Facts) {
 func (c *Collector) left(f *advice.Facts) {
 	var list []advice.LeftPort
 	closed := make(map[portKey]netip.AddrPort)
-	for _, e := range c.gone.list() {
-		closed[portKey{e.key.netns, e.key.local.Port()}] = e.key.local
+	for _, e := range c.gone.List() {
+		closed[portKey{e.Key.netns, e.Key.local.Port()}] = e.Key.local
 	}
 	for key, u := range c.ports {
 		if c.listening[key] {
