@@ -115,12 +115,12 @@ func (r *ring) wake() {
 
 // drain calls handle with each record that is there, in the order of the ring, and
 // gives the room back. raw is valid during the call only. It stops at a record that
-// is not submitted yet.
-func (r *ring) drain(handle func(raw []byte) error) error {
+// is not submitted yet, and before most bytes are read.
+func (r *ring) drain(most uint64, handle func(raw []byte) error) error {
 	position := atomic.LoadUint64(r.consumer)
-	given := position
+	given, end := position, position+most
 	defer func() { atomic.StoreUint64(r.consumer, position) }()
-	for position < atomic.LoadUint64(r.producer) {
+	for position < atomic.LoadUint64(r.producer) && position < end {
 		offset := position & r.mask
 		length := atomic.LoadUint32((*uint32)(unsafe.Pointer(&r.data[offset])))
 		if length&ringBusy != 0 {

@@ -4,6 +4,7 @@ package tracer
 
 import (
 	"context"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -171,7 +172,7 @@ func (r *run) receive(ctx context.Context, deadline time.Time) error {
 	case <-ctx.Done():
 		gathered.Stop()
 	}
-	if err := r.drain(); err != nil {
+	if err := r.drainParts(); err != nil {
 		return err
 	}
 	r.pause = nextPause(pause, r.t.ring.consumed()-from, r.t.ring.mask+1)
@@ -196,10 +197,32 @@ func nextPause(last time.Duration, bytes, ring uint64) time.Duration {
 
 // drain reads what is in the ring now.
 func (r *run) drain() error {
-	if err := r.t.ring.drain(r.decode); err != nil {
+	if err := r.t.ring.drain(math.MaxInt64, r.decode); err != nil {
 		return err
 	}
 	return r.lost()
+}
+
+// cachedPart is how many bytes of the ring are decoded before they are worked on, so that
+// the records are still in the near caches then.
+const cachedPart = 64 << 10
+
+// drainParts reads what is in the ring now, and hands it over meanwhile if no walk is
+// under way.
+func (r *run) drainParts() error {
+	for end := r.t.ring.produced(); r.begun && !r.walking && r.t.ring.consumed()+cachedPart < end; {
+		from := r.t.ring.consumed()
+		if err := r.t.ring.drain(cachedPart, r.decode); err != nil {
+			return err
+		}
+		if r.t.ring.consumed() == from {
+			break // a record that is being written
+		}
+		if err := r.deliver(); err != nil {
+			return err
+		}
+	}
+	return r.drain()
 }
 
 // unfinished is how long to wait for a record that is being written.
@@ -211,7 +234,7 @@ const unfinished = 100 * time.Microsecond
 // without it would put what happened before a walk behind the walk.
 func (r *run) drainAll() error {
 	for end := r.t.ring.produced(); ; time.Sleep(unfinished) {
-		if err := r.t.ring.drain(r.decode); err != nil {
+		if err := r.t.ring.drain(math.MaxInt64, r.decode); err != nil {
 			return err
 		}
 		if r.t.ring.consumed() >= end {
