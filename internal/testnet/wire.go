@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -227,7 +228,30 @@ func addAddr(link netlink.Link, p netip.Prefix) error {
 	if err := netlink.AddrAdd(link, addr); err != nil {
 		return fmt.Errorf("address %v: %w", p, err)
 	}
+	if p.Addr().Is6() {
+		return waitLocal(link, p.Addr())
+	}
 	return nil
+}
+
+// waitLocal waits until the kernel takes in what comes for an IPv6 address: a worker of
+// its own makes the route after the address was added (addrconf_dad_work), and a SYN
+// that is earlier is dropped and comes again.
+func waitLocal(link netlink.Link, addr netip.Addr) error {
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		routes, err := netlink.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{
+			Table: unix.RT_TABLE_LOCAL, LinkIndex: link.Attrs().Index, Dst: &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(128, 128)},
+		}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST)
+		if err != nil {
+			return fmt.Errorf("address %v: its route: %w", addr, err)
+		}
+		if len(routes) > 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("address %v: no route to it", addr)
+		}
+	}
 }
 
 // AddAddr gives an end one more address; the prefix makes the route.
