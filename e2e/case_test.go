@@ -695,6 +695,15 @@ func (c *C) CloseFirst(a, b []*Side) { c.First(a, b, c.Op("close", a)) }
 // ShutdownFirst does the same by shutdown(SHUT_WR).
 func (c *C) ShutdownFirst(a, b []*Side) { c.First(a, b, c.Op("shutdown", a)) }
 
+// Orphan shuts a down, sees it in FIN_WAIT2, and closes it, within the spans that it
+// returns: a timewait socket waits for the peer's FIN. An acknowledgement of the FIN that
+// comes while close(2) has the socket would leave a full one, which the kernel ends by an
+// RST (tcp_rcv_state_process, tcp_keepalive_timer).
+func (c *C) Orphan(a, b []*Side) []Span {
+	c.ShutdownFirst(a, b)
+	return c.Op("close", a)
+}
+
 // First notes that a closed, by their processes, within spans.
 func (c *C) First(a, b []*Side, spans []Span) {
 	for i, s := range a {

@@ -56,7 +56,7 @@ func lateData(c *C) {
 	srv, cli := c.Proc("srv"), c.Proc("cli")
 	pairs := c.Connect(cli, c.Listen(srv), c.N)
 	cs, ss := clients(pairs), servers(pairs)
-	c.CloseFirst(cs, ss)
+	c.Orphan(cs, ss)
 	c.Hold(scanSlack) // long enough for a scan to meet the timewait socket
 	spans := c.Write(ss, 13)
 	reset := c.Op("reset", ss)
