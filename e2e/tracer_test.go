@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,97 +12,6 @@ import (
 	"syscall"
 	"time"
 )
-
-// Process is a process in the output, such as closed_by.
-type Process struct {
-	PID  *int    `json:"pid"`
-	Comm *string `json:"comm"`
-}
-
-// Line is one JSON line, schema 1.
-type Line struct {
-	Type  string  `json:"type"`
-	Time  string  `json:"time"`
-	TS    *int64  `json:"ts_ns"`
-	Conn  string  `json:"conn"`
-	NetNS *uint32 `json:"netns"`
-
-	Cookie *string `json:"cookie"`
-	Family *int    `json:"family"`
-	LAddr  *string `json:"laddr"`
-	LPort  *uint16 `json:"lport"`
-	RAddr  *string `json:"raddr"`
-	RPort  *uint16 `json:"rport"`
-	PID    *int    `json:"pid"`
-	Comm   *string `json:"comm"`
-	UID    *int    `json:"uid"`
-	Owner  *string `json:"owner"`
-	Error  *string `json:"error"`
-
-	Old        string `json:"old"`
-	New        string `json:"new"`
-	InOldNS    *int64 `json:"in_old_ns"`
-	InOldMinNS *int64 `json:"in_old_min_ns"`
-
-	Opened           string            `json:"opened"`
-	Closer           string            `json:"closer"`
-	How              string            `json:"how"`
-	Reset            *string           `json:"reset"`
-	ClosedBy         *Process          `json:"closed_by"`
-	States           map[string]*int64 `json:"states"`
-	Exact            *bool             `json:"exact"`
-	TimeWaitEnd      *string           `json:"time_wait_end"`
-	TimeWaitOverflow bool              `json:"time_wait_overflow"`
-	TotalNS          *int64            `json:"total_ns"`
-
-	Count   int    `json:"count"` // of lost and resync
-	Cause   string `json:"cause"` // of lost
-	Schema  int    `json:"schema"`
-	Version string `json:"version"`
-	Kernel  string `json:"kernel"`
-	Hooks   string `json:"hooks"`
-
-	// Where the line's text is: in text, or else in file.
-	text []byte
-	file io.ReaderAt
-	off  int64
-	size int
-}
-
-// raw is the line's text. It is not kept: there may be very many lines.
-func (l *Line) raw() string {
-	if l.file == nil {
-		return string(l.text)
-	}
-	buf := make([]byte, l.size)
-	if _, err := l.file.ReadAt(buf, l.off); err != nil {
-		return err.Error()
-	}
-	return string(buf)
-}
-
-// fields that every line of a type has, known or null.
-var fieldsOf = map[string][]string{
-	"header": {"schema", "version", "kernel", "hooks", "time", "filters"},
-	"transition": {"time", "ts_ns", "conn", "cookie", "netns", "family", "laddr", "lport", "raddr", "rport", "old", "new",
-		"in_old_ns", "in_old_min_ns", "pid", "comm", "uid", "owner", "cgroup"},
-	"closed": {"conn", "cookie", "netns", "family", "laddr", "lport", "raddr", "rport", "pid", "comm", "uid", "owner", "cgroup",
-		"opened", "closer", "how", "reset", "closed_by", "states", "exact", "time_wait_end", "total_ns"},
-}
-
-// parseLine reads one line and demands the fields that its type must have.
-func parseLine(text []byte) (*Line, error) {
-	l := &Line{text: text}
-	if err := json.Unmarshal(text, l); err != nil {
-		return nil, fmt.Errorf("%w in %q", err, text)
-	}
-	for _, field := range fieldsOf[l.Type] {
-		if !bytes.Contains(text, []byte(`"`+field+`":`)) {
-			return nil, fmt.Errorf("%s line without %q: %s", l.Type, field, text)
-		}
-	}
-	return l, nil
-}
 
 // Output is what one tracer said.
 type Output struct {

@@ -346,13 +346,13 @@ func (w *wire) resets(p *Pair, from testnet.End, seq uint32) {
 }
 
 // longEnough is a time in TIME_WAIT within which --hooks poll has seen it, in a walk
-// each second or, in a guest, as soon as it is given a processor for one, and after
-// which tcp_tw_reuse allows to take its port (1 s).
+// each second or, in a guest, as soon as it has the time for one, and after which
+// tcp_tw_reuse allows to take its port (1 s).
 var longEnough = 3 * time.Second
 
 func init() {
 	if inVM {
-		longEnough = 10 * time.Second
+		longEnough = 5 * time.Second
 	}
 }
 

@@ -89,36 +89,27 @@ step() {
 	summary+=("$line")
 }
 
-# again names the tests that failed in the log of a step, once for each kernel: a kernel
-# (or -), a blank, and a pattern that matches them. Nothing where it cannot be told.
+# again is a pattern that matches the tests that failed in the log of a step; nothing where
+# it cannot be told.
 again() {
-	awk '
-		/^--- FAIL: .*\.Test[A-Za-z0-9_]+ on / { kernel = $NF; sub(/^newest=.*/, "newest", kernel); name = $3; sub(/.*\./, "", name); add() }
-		/^--- FAIL: Test[A-Za-z0-9_]+ \(/ { kernel = "-"; name = $3; add() }
-		function add() { if (!((kernel, name) in seen)) { seen[kernel, name]; list[kernel] = list[kernel] (list[kernel] ? "|" : "") name } }
-		END { for (kernel in list) print kernel, "^(" list[kernel] ")$" }' "$1"
+	awk '/^--- FAIL: Test[A-Za-z0-9_]+ \(/ && !seen[$3]++ { list = list (list ? "|" : "") $3 }
+		END { if (list) print "^(" list ")$" }' "$1"
 }
 
-# step_twice is step for the end-to-end tests, whose truth is the clock: what failed is
-# run once more, and counts as failed if it fails again. A virtual machine that gets no
-# processor for a while makes its workload late, and on 6.18 its kernel then leaves the
-# programs on tracepoints out now and then, uncounted. What had to be run again is said.
+# step_twice is step for the end-to-end tests on this kernel, whose truth is the clock: what
+# failed is run once more, and counts as failed if it fails again. On 6.18 the kernel
+# leaves programs on tracepoints out now and then, uncounted. What had to be run again is
+# said.
 step_twice() {
-	local filter=$1 name=$2 before=$failed kernel pattern n=0
+	local filter=$1 name=$2 before=$failed pattern
 	shift 2
 	step "$filter" "$name" "$@"
 	[ "$failed" -gt "$before" ] || return 0
-	local retries
-	retries=$(again "$logs/$name.log")
-	[ -n "$retries" ] || return 0
+	pattern=$(again "$logs/$name.log")
+	[ -n "$pattern" ] || return 0
 	failed=$before
-	while read -r -u 3 kernel pattern; do
-		n=$((n + 1))
-		echo "AGAIN   $name: $pattern on $kernel"
-		local args=(RUN="${pattern//\$/\$\$}")
-		[ "$kernel" = - ] || args+=(KERNEL="$kernel")
-		step "$filter" "$name-again-$n" "$@" "${args[@]}"
-	done 3<<<"$retries"
+	echo "AGAIN   $name: $pattern"
+	step "$filter" "$name-again" "$@" RUN="${pattern//\$/\$\$}"
 }
 
 step cat deps scripts/deps.sh
@@ -126,15 +117,7 @@ step cat lint scripts/lint.sh
 step cat generated scripts/check-generate.sh
 step show unit "${MAKE:-make}" --no-print-directory test-unit GOTESTFLAGS=-v
 step_twice show e2e "${MAKE:-make}" --no-print-directory test-e2e GOTESTFLAGS=-v
-# One emulated machine at a time: where two processors are two threads of one core,
-# each would have half of it, and workloads that wait for the clock would be late. The
-# newest kernel is the slowest there, and passes programs over that it has preempted. What
-# TestTrace does too late for its own truth changes from run to run, and of 9,800 events
-# TestLoss now and then finds one to four that are neither delivered nor told:
-# `make vmtest KERNEL=newest RUN='TestTrace|TestLoss'` shows both.
-one="VMTESTFLAGS=${VMTESTFLAGS:--jobs 1}"
-step_twice cat vm "${MAKE:-make}" --no-print-directory vmtest KERNEL=5.10,6.1,6.12 "$one"
-step_twice cat vm-newest "${MAKE:-make}" --no-print-directory vmtest KERNEL=newest "$one -skip 'TestTrace|TestLoss'"
+step cat vm "${MAKE:-make}" --no-print-directory vmtest
 
 echo
 printf '%s\n' "${summary[@]}"

@@ -39,7 +39,7 @@ type vmFlags struct {
 func (f *vmFlags) register(fl *flag.FlagSet) {
 	fl.StringVar(&f.arch, "arch", hostArch, "architecture of the guest: "+machine.Arches)
 	fl.StringVar(&f.memory, "memory", "1G", "memory of the guest, as QEMU's -m takes it")
-	fl.IntVar(&f.cpus, "cpus", 2, "processors of the guest")
+	fl.IntVar(&f.cpus, "cpus", 0, "processors of the guest; 0: 2, but 1 for emulated kernels before 6.5")
 	fl.Var(&f.env, "env", "`NAME=VALUE` for the guest's environment; repeatable")
 }
 

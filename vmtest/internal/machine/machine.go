@@ -38,7 +38,7 @@ type Config struct {
 	Kernel   *kernel.Kernel
 	Init     string // the program that becomes the guest's init
 	Memory   string // QEMU's -m
-	CPUs     int
+	CPUs     int    // 0: as many as work, at most 2
 	Copies   []Copy
 	Commands []proto.Command
 	Timeout  time.Duration // of the whole run; 0: none
@@ -148,17 +148,37 @@ func (c Config) args(a arch, accel string) []string {
 		// Multi-threaded emulation fails about once in a hundred boots
 		// ("Oops: int3" while the kernel patches its own text).
 		args = append(args, "-accel", "tcg,thread=single")
+		// The guest's clock counts instructions, 1 ns for each, and leaps to the
+		// next timer when all processors are idle: a host that is slow or busy does
+		// not make what runs in there late, and a wait costs nothing.
+		args = append(args, "-icount", "shift=0,sleep=off")
 	}
 	// oops=panic: a kernel bug ends the VM instead of hiding behind the next
 	// test.
 	cmdline := "console=" + a.console + " panic=-1 reboot=t oops=panic cryptomgr.notests"
 	args = append(args,
-		"-smp", fmt.Sprint(c.CPUs), "-m", c.Memory,
+		"-smp", fmt.Sprint(c.cpus(accel)), "-m", c.Memory,
 		"-kernel", c.Kernel.Image, "-initrd", c.initrd(), "-append", cmdline,
 		"-chardev", "file,id=console,path="+escape(c.console()), "-serial", "chardev:console",
 		"-chardev", "stdio,id=frames,signal=off",
 	)
 	return append(args, a.frames...)
+}
+
+// cpus is the number of the guest's processors. QEMU before 8.1, counting instructions,
+// gives a processor only what the one in front of it leaves of the time until the next
+// timer. Kernels before 6.5 wait for a processor to start in a loop that leaves nothing,
+// for ever.
+func (c Config) cpus(accel string) int {
+	var major, minor int
+	switch _, err := fmt.Sscanf(c.Kernel.Release, "%d.%d", &major, &minor); {
+	case c.CPUs != 0:
+		return c.CPUs
+	case accel == "kvm" || err == nil && (major > 6 || major == 6 && minor >= 5):
+		return 2
+	default:
+		return 1
+	}
 }
 
 // escape doubles commas, as QEMU's option lists want it.

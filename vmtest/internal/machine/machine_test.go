@@ -210,3 +210,23 @@ func TestTrouble(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
+
+func TestCPUs(t *testing.T) {
+	for _, test := range []struct {
+		release, accel string
+		asked, want    int
+	}{
+		{"5.10.0-33-cloud-amd64", "tcg", 0, 1},
+		{"6.4.1", "tcg", 0, 1},
+		{"6.5.0", "tcg", 0, 2},
+		{"7.2+1-cloud-amd64", "tcg", 0, 2},
+		{"", "tcg", 0, 1}, // given by path
+		{"5.10.0", "kvm", 0, 2},
+		{"5.10.0", "tcg", 3, 3},
+	} {
+		c := Config{Kernel: &kernel.Kernel{Release: test.release}, CPUs: test.asked}
+		if got := c.cpus(test.accel); got != test.want {
+			t.Errorf("%+v: got %d", test, got)
+		}
+	}
+}
