@@ -20,13 +20,15 @@ TOOLS ?= .
 
 # The packages whose tests need kernels with every hook, or a machine to themselves.
 VM_PACKAGES := ./vmtest/internal/smoke ./internal/testnet ./internal/sysctl ./internal/tracer ./e2e
-# What depends on no kernel, and `make test-e2e` has: left out unless RUN asks for tests.
-VM_SKIP := ^Test(Signals|StdoutClosed|CommandStatus|Duration|Count|UsageErrors|Screen|AdviceRecorded|MaxConnections|Comparer.*|ParseLine.*|UnseenExcusesNoMore|WatchGrowthBegins)$$
+# What depends on no kernel, and `make test-e2e` has.
+VM_NEVER := Signals|StdoutClosed|CommandStatus|Duration|Count|UsageErrors|Screen|AdviceRecorded|MaxConnections|Comparer.*|ParseLine.*|UnseenExcusesNoMore|WatchGrowthBegins
+# The modes that are made of the trace: `make vmtest-all` has them.
+VM_MODES := Watch.*|FailOn|Loss|Summary|Advice.*|Hidepid|Cgroup1|CommandTraced
 
 export GO SUDO
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test test-unit test-e2e soak vmtest bench bench-go generate check-generate lint deps clean
+.PHONY: help build run demo test test-unit test-e2e soak vmtest vmtest-all bench bench-go generate check-generate lint deps clean
 
 help: ## print this list
 	@echo 'usage: make TARGET [VARIABLE=value]'
@@ -56,9 +58,13 @@ test-e2e: build ## the built binary against the workload's truth, on this kernel
 soak: build ## minutes of churn, after which nothing may have grown: make soak DURATION=10m
 	TCPTRACE_BIN='$(CURDIR)/tcptrace' TCPTRACE_SOAK='$(DURATION)' CGO_ENABLED=0 $(GO) test -tags soak -count=1 -timeout 0 -v $(if $(SUDO),-exec '$(SUDO)') -run '^TestSoak$$' ./e2e
 
-# 2G: the end-to-end test holds 20,000 connections under three tracers at once.
+# 2G: the end-to-end test holds 20,000 sockets under three tracers at once.
+vmtest-all: VM_MODES := none
+vmtest vmtest-all:
+	$(GO) tool vmtest matrix -kernels '$(KERNEL)' -run '$(RUN)' $(if $(filter .,$(RUN)),-skip '^Test($(VM_NEVER)|$(VM_MODES))$$') $(VMTESTFLAGS) -memory 2G -extra ./cmd/tcptrace $(VM_PACKAGES)
+
 vmtest: ## the kernel tests in VM kernels: make vmtest KERNEL=6.12 RUN=TestName
-	$(GO) tool vmtest matrix -kernels '$(KERNEL)' -run '$(RUN)' $(if $(filter .,$(RUN)),-skip '$(VM_SKIP)') $(VMTESTFLAGS) -memory 2G -extra ./cmd/tcptrace $(VM_PACKAGES)
+vmtest-all: ## these, and what is made of the trace: --watch, --summary, --fail-on, after a loss
 
 bench: build ## cost beside the peers: make bench RUN=first-answer PAIRS=7 (docs/performance.md)
 	@scripts/bench-deps.sh

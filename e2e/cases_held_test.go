@@ -14,9 +14,9 @@ func heldCase() Case {
 	return Case{Name: "held", Run: held, N: n, Families: []int{4}, Sysctls: map[string]string{"ipv4/tcp_max_tw_buckets": "0"}}
 }
 
-// heldArgs: an emulated tracer shares its processor with eight busy processes, and
+// emulatedBuffer: an emulated tracer shares its processor with eight busy processes, and
 // gets no time for many seconds.
-func heldArgs() []string {
+func emulatedBuffer() []string {
 	if inVM {
 		return []string{"--buffer", "64M"}
 	}

@@ -432,10 +432,10 @@ func (p *comparison) checkStep(c *Conn, s *Step, l *Line) {
 
 // walkedOver: with --hooks poll, descriptors are walked over again and again. The
 // walk holds a reference to the file that it looks at; where the owner closes it
-// just then, the socket is closed when the walk lets go, and by nobody known, or
-// by the other tracer whose walk it was.
+// just then, the socket is closed when the walk lets go, and by nobody known, or, as
+// the other tracers see it, by the one whose walk it was.
 func (p *comparison) walkedOver(c *Conn, s *Step, l *Line) bool {
-	return p.out.Tier == "poll" && *l.TS > s.At.Hi &&
+	return (p.out.Tier == "poll" || l.PID != nil && isTracer(*l.PID)) && *l.TS > s.At.Hi &&
 		slices.ContainsFunc(c.Owners, func(o Owner) bool { return o.Src == "close" && o.Since == s.At })
 }
 

@@ -150,7 +150,7 @@ func TestTrace(t *testing.T) {
 		cases = slices.Delete(cases, i, i+1)
 		// With a tracer of its own, while the others wait for TIME_WAIT to end.
 		meanwhile = func() {
-			t.Run(heldCase().Name, func(t *testing.T) { runCases(t, []Case{heldCase()}, 1, nil, heldArgs()...) })
+			t.Run(heldCase().Name, func(t *testing.T) { runCases(t, []Case{heldCase()}, 1, nil, emulatedBuffer()...) })
 		}
 	}
 	if len(cases) == 0 {

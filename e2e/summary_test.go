@@ -383,7 +383,7 @@ func wholeAccount(t *testing.T) (whole bool) {
 		}
 		dir := t.TempDir()
 		const tier = "auto"
-		run := startSummary(t, tier, "-w", filepath.Join(dir, "record.zst"), "--netns", c.NS.Name())
+		run := startSummary(t, tier, append(emulatedBuffer(), "-w", filepath.Join(dir, "record.zst"), "--netns", c.NS.Name())...)
 		w := makeMany(c)
 		// All that closes has closed.
 		waiting := w.count(clientFIN) + w.count(serverFIN)

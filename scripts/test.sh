@@ -117,7 +117,7 @@ step cat lint scripts/lint.sh
 step cat generated scripts/check-generate.sh
 step show unit "${MAKE:-make}" --no-print-directory test-unit GOTESTFLAGS=-v
 step_twice show e2e "${MAKE:-make}" --no-print-directory test-e2e GOTESTFLAGS=-v
-step cat vm "${MAKE:-make}" --no-print-directory vmtest
+step cat vm "${MAKE:-make}" --no-print-directory vmtest-all
 
 echo
 printf '%s\n' "${summary[@]}"
