@@ -121,8 +121,8 @@ func run(ctx context.Context, args []string) error {
 	if err := pause(ctx, talkFor); err != nil {
 		return err
 	}
-	say("# the client (pid %d) closes its %d connections; %s (pid %d) keeps its ends open",
-		client.pid(), connections, serverName, server.pid())
+	say("# the client (pid %d) closes its %d connections,", client.pid(), connections)
+	say("# %s (pid %d) keeps its ends of them open", serverName, server.pid())
 	if _, err := client.ask("close"); err != nil {
 		return err
 	}
