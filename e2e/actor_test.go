@@ -631,8 +631,8 @@ func (a *actor) goClose(req *request, resp *response) error {
 
 // observe waits until the sockets of this thread's namespace are in the states
 // wanted, by /proc/net/tcp, and says for each between which times it was first
-// seen so, to a thirtieth of the time that it took. A socket counts as gone when two readings in a row do not have it: a
-// reading is not atomic.
+// seen so, to a thirtieth of the time that it took and to 32 ms. A socket counts as
+// gone when two readings in a row do not have it: a reading is not atomic.
 func observe(want []sight, timeout time.Duration) ([]Span, error) {
 	spans := make([]Span, len(want))
 	absent := make([]int, len(want))
@@ -670,7 +670,7 @@ func observe(want []sight, timeout time.Duration) ([]Span, error) {
 			return nil, fmt.Errorf("%d sockets not as expected, one is %s > %s: want %q, is %q", open,
 				missing.Local, missing.Remote, missing.State, seen[missing.Local+" "+missing.Remote])
 		}
-		time.Sleep(min(max(time.Since(began)/32, observeEvery), 128*observeEvery))
+		time.Sleep(min(max(time.Since(began)/32, observeEvery), 16*observeEvery))
 	}
 }
 

@@ -120,7 +120,7 @@ func (l *lossRun) run() {
 	waitStopped(l.T, process.Pid)
 	began := time.Now()
 	// The ring is full long before this is over.
-	l.pass(500, time.Second)
+	l.pass(1000, time.Second)
 	l.reset(gone)
 	l.halfClose(half)
 	l.halfClose(timewait)
@@ -332,11 +332,11 @@ func (l *lossRun) hangUp(pairs []lossPair) {
 }
 
 // churn opens and closes connections until stop is called, as fast as it can, or in
-// a guest some two hundred in a second.
+// a guest some hundreds in a second.
 func (l *lossRun) churn(listeners []int) (stop func()) {
 	pause := time.Duration(0)
 	if inVM {
-		pause = 5 * time.Millisecond
+		pause = 2 * time.Millisecond
 	}
 	end := l.churnBy(listeners, pause, l.churnOne)
 	return func() {
