@@ -12,8 +12,11 @@ import (
 var errDone = errors.New("done")
 
 func aggregateHooks(hooks string) aggregate.Hooks {
-	if hooks == "poll" {
+	switch hooks {
+	case "poll":
 		return aggregate.HooksPoll
+	case "kprobe":
+		return aggregate.HooksKprobe
 	}
 	return aggregate.HooksFull
 }

@@ -29,6 +29,7 @@ type kernel struct {
 	lives   []*life
 	dropped int64
 	losing  bool
+	passing bool  // over all but transitions, uncounted
 	refused int64 // timewait sockets since the last walk
 	add     func(*events.Record)
 	fed     int
@@ -139,6 +140,10 @@ func (k *kernel) tell(l *life, r events.Record) {
 	}
 	if !k.cookies {
 		r.Cookie = 0
+	}
+	if k.passing && r.Kind != events.KindTransition {
+		l.lost = true
+		return
 	}
 	if k.losing && k.rng.IntN(3) > 0 {
 		k.dropped++
@@ -687,6 +692,57 @@ func (k *kernel) compareWalked(t *testing.T, l *life, s *story) {
 	}
 	if l.twEnd == events.TimeWaitExpired && c.TimeWaitEnd != events.TimeWaitExpired {
 		t.Errorf("%v: TIME_WAIT ran out, got\n%v", l.local, s)
+	}
+}
+
+// What the kernel passes over in kprobes, without a word, is put right by the next walk,
+// and what that met is told to have been unseen.
+func TestModelWithKprobes(t *testing.T) {
+	for seed := range uint64(40) {
+		for _, cookies := range []bool{true, false} {
+			t.Run(fmt.Sprintf("seed %d cookies %v", seed, cookies), func(t *testing.T) {
+				out := &recorder{}
+				table := New(Config{Hooks: HooksKprobe}, out)
+				k := newKernel(seed, HooksKprobe, cookies, table.Add)
+				for i := range 300 {
+					k.after(int64(i)*20*ms, k.newLife)
+				}
+				for i := range 40 {
+					for range 5 {
+						// All that comes within a softirq, or nothing.
+						k.passing = seed > 9 && i < 20 && k.rng.IntN(4) == 0
+						k.run(k.now + sec)
+						k.passing = false
+						k.tick()
+					}
+					k.walk()
+					k.compareLiving(t, table)
+					check(t, table)
+				}
+				if table.Len() != 0 {
+					t.Errorf("%d connections are left", table.Len())
+				}
+				told := tellings(out)
+				for _, l := range k.lives {
+					s := told[l.local]
+					switch {
+					case s == nil || len(s.closed) != 1:
+						t.Errorf("%v: want one account, got\n%v", l.local, s)
+					case l.lost:
+						checkAccount(t, l, &s.closed[0])
+					default:
+						k.compareWhole(t, l, s)
+					}
+				}
+				var unseen uint64
+				for _, l := range out.lost {
+					unseen += l.Count
+				}
+				if (unseen > 0) != (seed > 9) {
+					t.Errorf("%d told to be unseen", unseen)
+				}
+			})
+		}
 	}
 }
 

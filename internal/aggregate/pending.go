@@ -60,8 +60,12 @@ func (t *Table) pend(i uint32, c *conn, r *events.Record, certain certainty, e e
 // doubts says whether a full socket that closed in state s, the peer's FIN having come
 // or not, most likely had no timewait socket where none was told of.
 func (t *Table) doubts(s events.State, fin bool) bool {
-	return t.cfg.Hooks == HooksFull && (s != events.FinWait2 || !fin)
+	return t.cfg.Hooks == HooksFull && mayBeAbort(s, fin)
 }
+
+// mayBeAbort says whether s -> CLOSE may be the end, too: nothing but TIME_WAIT follows
+// on the peer's FIN in FIN_WAIT2.
+func mayBeAbort(s events.State, fin bool) bool { return s != events.FinWait2 || !fin }
 
 // doubtPending leaves what closed while the walk was under way, which made up for a
 // loss, to the next tick: no other walk need follow. Should something be known to be
@@ -184,6 +188,9 @@ func (t *Table) confirm(i uint32, sk uint64, m met) {
 		t.takeOver(i, c, sk, m, !p.doubt)
 		return
 	}
+	if t.cfg.Hooks != HooksPoll {
+		t.unseen() // its beginning
+	}
 	t.link(i, c, sk)
 	c.set(isTimeWait)
 	switch {
@@ -290,6 +297,10 @@ func (t *Table) resolvePending(ns *namespace, count int64) {
 	}
 	missing := func(p *pending) bool { return !p.limbo && unmet(p) }
 	t.eachPending(func(p *pending) bool { return p.limbo && unmet(p) }, t.resolveLimbo)
+	if t.cfg.Hooks == HooksKprobe && !t.loss.due {
+		// An attempt to make one would have been told.
+		t.eachPending(func(p *pending) bool { return missing(p) && mayBeAbort(t.slab.at(p.conn).state, p.fin) }, t.resolveAbort)
+	}
 	var n int64
 	for k := range t.pending {
 		if p := &t.pending[k]; p.conn != 0 && missing(p) {

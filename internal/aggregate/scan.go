@@ -230,7 +230,7 @@ func (t *Table) bear(ns *namespace, r *events.Record, timeWait bool, began int64
 	if r.Flags&events.FlagTimer != 0 {
 		c.setExpires(r.TS + r.TimerNS)
 	}
-	if ns.open && (t.loss.due || t.cfg.Hooks == HooksPoll) {
+	if ns.open && (t.loss.due || t.cfg.Hooks != HooksFull) {
 		t.born[t.tuple(c)] = i
 	}
 }
@@ -353,6 +353,9 @@ func (t *Table) removeGone(ts int64) {
 		}
 		switch {
 		case c.has(isTimeWait):
+			if t.cfg.Hooks == HooksKprobe {
+				t.unseen() // its end
+			}
 			end, why := ts, events.TimeWaitUnknown
 			if y := younger[t.tuple(c)]; y.id != 0 {
 				end, why = max(y.first, c.entered), events.TimeWaitReused

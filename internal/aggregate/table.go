@@ -12,6 +12,10 @@ const (
 	// HooksFull: connects, accepts and timewait sockets are told by hooks of
 	// their own.
 	HooksFull Hooks = iota
+	// HooksKprobe: as HooksFull, but what a softirq brings while its CPU is in the
+	// handler of another hook is passed over, on some kernels without a count. Walks
+	// show it: they come by all the time.
+	HooksKprobe
 	// HooksPoll: transitions alone are told. Timewait sockets are known from
 	// walks, holders from walks and from the close.
 	HooksPoll

@@ -79,7 +79,7 @@ func (t *Table) open(r *events.Record, i uint32) {
 	t.opened(c, r)
 	switch {
 	case r.New == events.SynRecv && r.Old == events.Listen,
-		r.New == events.SynSent && (c.lport == 0 || t.cfg.Hooks == HooksFull):
+		r.New == events.SynSent && (c.lport == 0 || t.cfg.Hooks != HooksPoll):
 		t.hold(i, c)
 	default:
 		t.write(c, r.TS, r.Old, r.New, events.Unknown, events.Unknown, true, r.Err)

@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
@@ -69,7 +68,7 @@ func Probe() (*Features, error) {
 		Lockdown:   lockdown(lockdownPath),
 		Privileges: capabilities(),
 	}
-	p := prober{f: f, kernel: btf.NewCache()}
+	p := prober{f: f, from: newSources()}
 	if len(missingCaps()) == 0 {
 		p.privileged = true
 		if err := rlimit.RemoveMemlock(); err != nil {
@@ -94,7 +93,7 @@ func Probe() (*Features, error) {
 type prober struct {
 	f          *Features
 	privileged bool
-	kernel     *btf.Cache
+	from       *sources
 }
 
 const needsPrivileges = "cannot be tried without privileges"
@@ -121,7 +120,7 @@ func (p *prober) ring() {
 
 // trial loads one program alone, with the cookie helper or without.
 func (p *prober) trial(name string, cookie bool) (*ebpf.Collection, error) {
-	spec, err := bpf.LoadTcptrace()
+	spec, err := p.from.spec()
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +134,7 @@ func (p *prober) trial(name string, cookie bool) (*ebpf.Collection, error) {
 		return nil, err
 	}
 	return ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
-		Cache: p.kernel,
+		Cache: p.from.kernel,
 	})
 }
 
@@ -162,7 +161,7 @@ func (p *prober) cookie() {
 func (p *prober) hook(tier string, h hook) {
 	name := h.targets[0]
 	if p.f.BTF {
-		if found, err := h.target(p.kernel); err == nil {
+		if found, err := h.target(p.from.kernel); err == nil {
 			name = found
 		}
 	}
@@ -175,7 +174,7 @@ func (p *prober) hook(tier string, h hook) {
 }
 
 func (p *prober) tryHook(h hook) error {
-	target, err := h.target(p.kernel)
+	target, err := h.target(p.from.kernel)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@
 package tracer
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -163,6 +164,34 @@ func (t *Tracer) countMissed() (uint64, error) {
 			return 0, fmt.Errorf("read the statistics of %s: %w", name, err)
 		}
 		missed += stats.RecursionMisses
+	}
+	inKprobes, err := missedByKprobes(t.links)
+	if err != nil {
+		return 0, err
+	}
+	// Not fewer than before, when the links are gone.
+	t.missedInKprobes = max(t.missedInKprobes, inKprobes)
+	return missed + t.missedInKprobes, nil
+}
+
+// missedByKprobes returns how often the kernel did not get as far as the program of a
+// kprobe, because the CPU was in another kprobe's handler (nmissed, told of since 6.7,
+// 3acf8ace6823 "bpf: Add missed value to kprobe perf link info").
+func missedByKprobes(links []link.Link) (missed uint64, err error) {
+	for _, l := range links {
+		if _, ok := l.(link.PerfEvent); !ok {
+			continue
+		}
+		info, err := l.Info()
+		if errors.Is(err, ebpf.ErrNotSupported) {
+			continue // before 5.15: a kprobe has no link
+		}
+		if err != nil {
+			return 0, fmt.Errorf("read about a kprobe: %w", err)
+		}
+		if event := info.PerfEvent(); event != nil && event.Kprobe() != nil {
+			missed += event.Kprobe().Missed
+		}
 	}
 	return missed, nil
 }

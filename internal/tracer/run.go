@@ -125,6 +125,11 @@ func (r *run) loop(ctx context.Context) error {
 	return nil
 }
 
+// checkKprobes is how often a walk looks for what kprobes were passed over: while one is
+// at work its CPU runs no other, and the timers and segments that a softirq handles then,
+// all that have come since the last tick, are not seen.
+const checkKprobes = 5 * time.Second
+
 // walkInterval returns how often to walk (0: only when something demands it), and
 // whether over the descriptors too.
 func (t *Tracer) walkInterval() (interval time.Duration, holders bool) {
@@ -133,6 +138,8 @@ func (t *Tracer) walkInterval() (interval time.Duration, holders bool) {
 		return t.cfg.Walk, true
 	case t.tier == HooksPoll:
 		return t.cfg.Scan, false
+	case t.tier == HooksKprobe:
+		return checkKprobes, false
 	default:
 		return 0, false
 	}
@@ -414,6 +421,10 @@ func (r *run) finish() error {
 			return err
 		}
 	}
+	// The kprobes' counts go with them.
+	if err := r.passedOver(); err != nil {
+		return err
+	}
 	closeLinks(r.t.links)
 	r.t.links = nil
 	if err := r.drainAll(); err != nil {
@@ -422,7 +433,7 @@ func (r *run) finish() error {
 	if err := r.passedOver(); err != nil {
 		return err
 	}
-	if r.t.tier == HooksPoll && !r.t.cfg.LastWalk || r.rewalk {
+	if r.t.tier != HooksFentry && !r.t.cfg.LastWalk || r.rewalk {
 		r.startWalk(true)
 		if err := r.collectWalk(true); err != nil {
 			return err

@@ -8,11 +8,9 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
@@ -40,13 +38,13 @@ type Config struct {
 	WalkStates  events.StateSet // walks report sockets in these states; 0: all
 	Scan        time.Duration   // interval of scans in tier poll; 0: DefaultScan
 	// Walk makes every tier walk over sockets and holders in this interval;
-	// 0: only at the start, after a loss, and as tier poll needs it.
+	// 0: only at the start, after a loss, and as tiers poll and kprobe need it.
 	Walk time.Duration
 	// Snapshot attaches no hooks: Run hands over a walk, and nothing of what
 	// happens meanwhile and later. Hooks other than auto overrule it.
 	Snapshot bool
 	// LastWalk makes every tier walk over sockets and holders at the end of Run,
-	// before the hooks are gone; without it tier poll does so after.
+	// before the hooks are gone; without it tiers poll and kprobe do so after.
 	LastWalk bool
 	// Children makes the calling process' children, and theirs, known by
 	// KindFork and KindReaped.
@@ -56,6 +54,8 @@ type Config struct {
 	// moment when its owner closes it closes the socket in its place.
 	Self uint32
 	Warn func(msg string) // told once of each degradation; may be nil
+
+	from *sources // nil: new ones
 }
 
 // Defaults of Config.
@@ -85,6 +85,8 @@ type Tracer struct {
 	repeats repeats // what the second program on a hook may tell again
 	rescued uint64  // what it alone told
 	passed  passed  // runs that the kernel passed over
+
+	missedInKprobes uint64 // missedByKprobes, as last read
 }
 
 // Open loads and attaches; records gather in the ring until Run.
@@ -97,8 +99,10 @@ func Open(cfg Config) (_ *Tracer, err error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, explainLoad(fmt.Errorf("raise RLIMIT_MEMLOCK: %w", err))
 	}
-	// Decoding the kernel's BTF is most of the start: once is enough.
-	kernel := btf.NewCache()
+	from := cfg.from
+	if from == nil {
+		from = newSources()
+	}
 	jiffy, err := jiffyLength()
 	if err != nil {
 		return nil, err
@@ -121,7 +125,7 @@ func Open(cfg Config) (_ *Tracer, err error) {
 			t.Close()
 		}
 	}()
-	if err := t.loadBest(kernel); err != nil {
+	if err := t.loadBest(from); err != nil {
 		return nil, err
 	}
 	if t.ring, err = newRing(t.coll.Maps[bpf.TcptraceMapRecords]); err != nil {
@@ -140,20 +144,20 @@ func (t *Tracer) Hooks() string { return t.tier }
 func (t *Tracer) Why() string { return t.why }
 
 // loadBest tries the tiers from the best down, or only the one that is asked for.
-func (t *Tracer) loadBest(kernel *btf.Cache) error {
+func (t *Tracer) loadBest(from *sources) error {
 	switch t.cfg.Hooks {
 	case "", HooksAuto:
 		if t.cfg.Snapshot {
 			t.why = "one look needs no more"
-			return t.load(kernel, HooksPoll)
+			return t.load(from, HooksPoll)
 		}
 		if t.cfg.States != 0 && t.cfg.States&timewaitStates == 0 {
 			// Transitions and walks tell all of these states.
 			t.why = "the states that are asked for need no more"
-			return t.load(kernel, HooksPoll)
+			return t.load(from, HooksPoll)
 		}
 	case HooksFentry, HooksKprobe, HooksPoll:
-		if err := t.load(kernel, t.cfg.Hooks); err != nil {
+		if err := t.load(from, t.cfg.Hooks); err != nil {
 			if t.cfg.Hooks == HooksPoll {
 				return err
 			}
@@ -167,14 +171,14 @@ func (t *Tracer) loadBest(kernel *btf.Cache) error {
 	}
 	var refused []error
 	for _, tier := range []string{HooksFentry, HooksKprobe} {
-		err := t.load(kernel, tier)
+		err := t.load(from, tier)
 		if err == nil {
 			t.why = whyTier(refused)
 			return nil
 		}
 		refused = append(refused, fmt.Errorf("no %s: %s", tier, brief(err)))
 	}
-	if err := t.load(kernel, HooksPoll); err != nil {
+	if err := t.load(from, HooksPoll); err != nil {
 		return err
 	}
 	t.why = whyTier(refused)
@@ -199,8 +203,8 @@ func whyTier(refused []error) string {
 }
 
 // load loads and attaches the programs of one tier, or leaves nothing behind.
-func (t *Tracer) load(kernel *btf.Cache, tier string) (err error) {
-	hooks, err := resolveHooks(kernel, tier)
+func (t *Tracer) load(from *sources, tier string) (err error) {
+	hooks, err := resolveHooks(from.kernel, tier)
 	if err != nil {
 		return err
 	}
@@ -209,7 +213,7 @@ func (t *Tracer) load(kernel *btf.Cache, tier string) (err error) {
 	}
 	// Also where only a softirq can come in between: in 200,000 transitions of a
 	// storm the kernel passed over four.
-	coll, err := loadCollection(kernel, t.cfg, t.jiffy, hooks, !t.cfg.Snapshot)
+	coll, err := loadCollection(from, t.cfg, t.jiffy, hooks, !t.cfg.Snapshot)
 	if err != nil {
 		return err
 	}
@@ -241,7 +245,7 @@ func (t *Tracer) load(kernel *btf.Cache, tier string) (err error) {
 	}
 	// The timewait hooks first: a transition without them would look like an end.
 	for _, h := range hooks {
-		target, err := h.target(kernel)
+		target, err := h.target(from.kernel)
 		if err != nil {
 			return err
 		}
@@ -269,7 +273,7 @@ func (t *Tracer) load(kernel *btf.Cache, tier string) (err error) {
 
 // loadCollection loads what every tier needs and the programs of the hooks. The
 // cookie helper is tried first and left out where the verifier does not know it.
-func loadCollection(kernel *btf.Cache, cfg Config, jiffy time.Duration, hooks []hook, guard bool) (*ebpf.Collection, error) {
+func loadCollection(from *sources, cfg Config, jiffy time.Duration, hooks []hook, guard bool) (*ebpf.Collection, error) {
 	wanted := slices.Clone(walks)
 	if !cfg.Snapshot {
 		wanted = append(wanted, bpf.TcptraceProgInetSockSetState)
@@ -285,7 +289,7 @@ func loadCollection(kernel *btf.Cache, cfg Config, jiffy time.Duration, hooks []
 			}
 		}
 		var err error
-		if deep, err = preemptibleTracepoints(kernel); err != nil {
+		if deep, err = preemptibleTracepoints(from.kernel); err != nil {
 			return nil, err
 		}
 	}
@@ -294,13 +298,9 @@ func loadCollection(kernel *btf.Cache, cfg Config, jiffy time.Duration, hooks []
 	}
 	var lastErr error
 	for _, cookie := range []bool{true, false} {
-		// Both take some milliseconds, if it was not decoded before.
-		var kernelBTF sync.WaitGroup
-		kernelBTF.Go(func() { _, _ = kernel.Kernel() }) // an error will come again
-		spec, err := bpf.LoadTcptrace()
-		kernelBTF.Wait()
+		spec, err := from.spec()
 		if err != nil {
-			return nil, fmt.Errorf("read the BPF object: %w", err)
+			return nil, err
 		}
 		for name := range spec.Programs {
 			if !slices.Contains(wanted, name) {
@@ -316,7 +316,7 @@ func loadCollection(kernel *btf.Cache, cfg Config, jiffy time.Duration, hooks []
 		spec.Maps[bpf.TcptraceMapNetnsWanted].MaxEntries = uint32(max(1, len(cfg.NetNS)))
 		params := uint8(4)
 		if slices.ContainsFunc(hooks, func(h hook) bool { return h.program == bpf.TcptraceProgFexitInetCskAccept }) {
-			if params, err = acceptParams(kernel); err != nil {
+			if params, err = acceptParams(from.kernel); err != nil {
 				return nil, err
 			}
 		}
@@ -326,7 +326,7 @@ func loadCollection(kernel *btf.Cache, cfg Config, jiffy time.Duration, hooks []
 			bpf.TcptraceVarInetCskAcceptParams: params,
 			bpf.TcptraceVarGuardNesting:        guard,
 			bpf.TcptraceVarDeepNesting:         deep,
-			bpf.TcptraceVarKernelCountsMisses:  countsMisses(kernel),
+			bpf.TcptraceVarKernelCountsMisses:  countsMisses(from.kernel),
 			bpf.TcptraceVarFilterFamily:        cfg.Family,
 			bpf.TcptraceVarFilterOneNetns:      oneNetNS(cfg.NetNS),
 			bpf.TcptraceVarFilterNetns:         len(cfg.NetNS) > 1,
@@ -343,7 +343,7 @@ func loadCollection(kernel *btf.Cache, cfg Config, jiffy time.Duration, hooks []
 			}
 		}
 		coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
-			Cache: kernel,
+			Cache: from.kernel,
 		})
 		if err == nil {
 			return coll, nil
