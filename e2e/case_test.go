@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -160,6 +161,11 @@ func (s *suite) newNS(name string, traced bool) (*testnet.NS, error) {
 	ns, err := testnet.CreateNS(fmt.Sprintf("e2e-%d-%d-%s", os.Getpid(), spaceCount.Add(1), name))
 	if err != nil {
 		return nil, err
+	}
+	// On loopback a connect takes over the port of a TIME_WAIT from its next second on
+	// (tcp_tw_reuse 2, the default): seen once in some hundred runs.
+	if err := ns.SetSysctl("ipv4/tcp_tw_reuse", "0"); err != nil {
+		return nil, errors.Join(err, ns.Close())
 	}
 	s.mu.Lock()
 	s.spaces = append(s.spaces, ns)

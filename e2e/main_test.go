@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"os"
@@ -23,8 +24,9 @@ const (
 	// envVM is set in a VM of the matrix, whose kernels can do every tier. The
 	// whole machine is the test's there.
 	envVM = "VMTEST"
-	// envKeep is a folder for the outputs of tracers that were wrong.
-	envKeep = "TCPTRACE_E2E_KEEP"
+	// envKeep is a folder for the outputs of tracers that were wrong; envOut is the
+	// folder of a VM of the matrix that ends up beside its logs.
+	envKeep, envOut = "TCPTRACE_E2E_KEEP", "VMTEST_OUT"
 	// envExit makes this binary end at once with this status, or kill itself.
 	envExit = "TCPTRACE_E2E_EXIT"
 )
@@ -206,13 +208,17 @@ func runCases(t *testing.T, cases []Case, n int, meanwhile func(), args ...strin
 		if err := tr.stop(); err != nil {
 			t.Error(err)
 		}
-		tr.MayMiss = missing
+		// Kprobes share one guard: what a softirq brings while its CPU is in the handler
+		// of any of them is passed over, on every kernel.
+		kprobe := tr.Tier == "kprobe"
+		tr.MayMiss = missing || kprobe
 		problems := compare(&tr.Output, s.truth.conns, s.truth.netns)
-		if n := tr.Output.unseen(); n > 0 && missing {
-			if tr.Tier != "kprobe" && n > len(tr.Lines)/100 {
+		if n := tr.Output.unseen(); n > 0 && tr.MayMiss {
+			if !kprobe && n > len(tr.Lines)/100 {
 				t.Errorf("%s: %d events were not seen beside %d lines", tr.Tier, n, len(tr.Lines))
 			}
-			if inVM && !tr.Output.mended() {
+			// Before 6.7 a walk tells, not a count of the kernel's.
+			if inVM && !kprobe && !tr.Output.mended() {
 				t.Errorf("%s: %d events were passed over, and no rescan followed", tr.Tier, n)
 			}
 			var excused int
@@ -247,7 +253,7 @@ func runCases(t *testing.T, cases []Case, n int, meanwhile func(), args ...strin
 		})
 	}
 	if t.Failed() {
-		if dir := os.Getenv(envKeep); dir != "" {
+		if dir := cmp.Or(os.Getenv(envKeep), os.Getenv(envOut)); dir != "" {
 			if err := os.MkdirAll(dir, 0o755); err != nil {
 				t.Log(err)
 			}
