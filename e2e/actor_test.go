@@ -637,11 +637,18 @@ func observe(want []sight, timeout time.Duration) ([]Span, error) {
 	spans := make([]Span, len(want))
 	absent := make([]int, len(want))
 	open := len(want)
+	// Sockets of IPv6 may talk IPv4, too. The kernel passes its whole table for each file.
+	files := []string{procTCP6}
+	for _, w := range want {
+		if !strings.HasPrefix(w.Local, "[") {
+			files = []string{procTCP4, procTCP6}
+		}
+	}
 	began := time.Now()
 	deadline := began.Add(timeout)
 	for {
 		lo := now()
-		seen, err := readProcTCP()
+		seen, err := readProcTCP(files...)
 		if err != nil {
 			return nil, err
 		}
@@ -678,10 +685,12 @@ func observe(want []sight, timeout time.Duration) ([]Span, error) {
 var procStates = []string{"", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT", "CLOSE",
 	"CLOSE_WAIT", "LAST_ACK", "LISTEN", "CLOSING", "NEW_SYN_RECV"}
 
-// readProcTCP maps "local remote" to the state.
-func readProcTCP() (map[string]string, error) {
+const procTCP4, procTCP6 = "/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"
+
+// readProcTCP maps "local remote" to the state, from one or both of these files.
+func readProcTCP(names ...string) (map[string]string, error) {
 	seen := map[string]string{}
-	for _, name := range []string{"/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"} {
+	for _, name := range names {
 		text, err := os.ReadFile(name)
 		if errors.Is(err, os.ErrNotExist) {
 			continue

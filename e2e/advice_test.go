@@ -444,7 +444,7 @@ func (w *adviceRun) gone(n int) {
 	for {
 		var left int
 		err := w.NS.Do(func() error {
-			all, err := readProcTCP()
+			all, err := readProcTCP(procTCP4, procTCP6)
 			left = len(all)
 			return err
 		})
