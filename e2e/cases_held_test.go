@@ -1,6 +1,9 @@
 package e2e
 
-import "sync"
+import (
+	"iter"
+	"sync"
+)
 
 // heldCase is 20,000 connections at once, four times 5,000 so that no process
 // needs more descriptors than it may have. It does without TIME_WAIT, to be over
@@ -33,8 +36,14 @@ func held(c *C) {
 		q := &C{caseRun: c.caseRun, Fam: []int{4, 6}[i%2], N: c.N, Asks: true}
 		quarters[i] = q
 		srv, cli := q.OwnProc("srv"), q.OwnProc("cli")
-		pairs := q.Connect(cli, q.Listen(srv, backlog(4096)), q.N)
-		cs[i], ss[i] = clients(pairs), servers(pairs)
+		// Accepted when as many wait as may: an emulated machine that goes from one
+		// process to the other for each is busy with that alone.
+		l := q.Listen(srv, backlog(4096))
+		for n := range chunks(q.N, 2500) {
+			dialled := q.Dial(cli, l, n)
+			pairs := q.Pair(l, dialled, q.Accept(l, n)())
+			cs[i], ss[i] = append(cs[i], clients(pairs)...), append(ss[i], servers(pairs)...)
+		}
 	})
 	// All are there, at the same time. They are shut down by descriptors that
 	// stay: the kernel resets orphans when there are very many.
@@ -43,6 +52,15 @@ func held(c *C) {
 		quarters[i].secondWithoutBuckets(cs[i], ss[i])
 		quarters[i].closeListeners()
 	})
+}
+
+// chunks yields n in parts of at most size.
+func chunks(n, size int) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		for n > 0 && yield(min(n, size)) {
+			n -= size
+		}
+	}
 }
 
 func backlog(n int) option { return func(r *request) { r.N = n } }

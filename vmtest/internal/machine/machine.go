@@ -163,6 +163,12 @@ func (c Config) args(a arch, accel string) []string {
 	// oops=panic: a kernel bug ends the VM instead of hiding behind the next
 	// test.
 	cmdline := "console=" + a.console + " panic=-1 reboot=t oops=panic cryptomgr.notests"
+	if accel != "kvm" && c.cpus(accel) == 1 {
+		// Each time that the guest sets a timer of high resolution, the emulator wakes
+		// its other thread and shares a lock with it: a third of the time. With two
+		// processors the tick alone makes the guest slower.
+		cmdline += " highres=off nohz=off"
+	}
 	args = append(args,
 		"-smp", fmt.Sprint(c.cpus(accel)), "-m", c.Memory,
 		"-kernel", c.Kernel.Image, "-initrd", c.initrd(), "-append", cmdline,
