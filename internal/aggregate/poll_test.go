@@ -243,6 +243,44 @@ func TestPoll(t *testing.T) {
 	}
 }
 
+func TestKprobe(t *testing.T) {
+	const aborted = inFinWait2 + `
+		12ms #1 FIN_WAIT2>CLOSE in 1ms connect=7/curl
+		12ms #1 closed active by local rst/other connect=7/curl closed_by=7/curl [SYN_SENT=1ms ESTABLISHED=9ms FIN_WAIT1=1ms FIN_WAIT2=1ms] total 12ms`
+	abort := seq(toFinWait2(opensPoll(0, a, 1)), recs(
+		tr(12*ms, a, FW2, CLOSE, out, curl, flags(orphan), cookie(1))))
+	for _, s := range []scenario{
+		{
+			name:    "a close that may begin a timewait socket waits for a walk",
+			records: seq(pollTimeWait(), recs(tick(sec))), want: inFinWait2, living: 1,
+		},
+		{
+			name:    "the walk finds it",
+			records: seq(pollTimeWait(), recs(tick(sec)), meets(2*sec, TW, 58600*ms-us, 1), recs(tick(3*sec))),
+			want:    inTimeWait + "\n3s lost 1 of 1 since 1s", living: 1,
+		},
+		{
+			name:    "its end was passed over",
+			records: seq(pollTimeWait(), meets(sec, TW, 59600*ms-us, 1), recs(tick(2*sec)), empty(62*sec), recs(tick(63*sec))),
+			want: inTimeWait + "\n2s lost 1 of 1 since ?" + `
+				62s #1 TIME_WAIT>CLOSE in 61400ms connect=7/curl ~
+				62s #1 closed active by local fin tw=expired ` + local + ` [` + upToFinWait2 + ` FIN_WAIT2=589ms TIME_WAIT=61400ms] total 62s ~
+				63s lost 1 of 2 since 2s`,
+		},
+		{
+			name: "the end of the trace does not wait", records: abort, flush: true,
+			want: aborted,
+		},
+		{
+			name: "the walk does not find it: there was none", records: seq(abort, recs(tick(500*ms)), empty(sec)),
+			want: aborted,
+		},
+	} {
+		s.hooks = HooksKprobe
+		t.Run(s.name, s.run)
+	}
+}
+
 // strip takes the cookies away, as kernels before 5.12 do.
 func strip(records []events.Record) []events.Record {
 	records = append([]events.Record(nil), records...)

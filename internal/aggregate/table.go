@@ -173,7 +173,9 @@ func (t *Table) Flush() {
 		// A child whose addresses never came.
 		t.drop(i)
 	}
-	t.eachPending(func(p *pending) bool { return p.doubt }, t.resolveAbort)
+	t.eachPending(func(p *pending) bool {
+		return p.doubt || t.cfg.Hooks == HooksKprobe && !p.limbo && mayBeAbort(t.slab.at(p.conn).state, p.fin)
+	}, t.resolveAbort)
 	t.tellUnseen()
 	t.tellLimit(t.lastTS)
 }

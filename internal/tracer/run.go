@@ -433,7 +433,7 @@ func (r *run) finish() error {
 	if err := r.passedOver(); err != nil {
 		return err
 	}
-	if r.t.tier != HooksFentry && !r.t.cfg.LastWalk || r.rewalk {
+	if r.t.tier == HooksPoll && !r.t.cfg.LastWalk || r.rewalk {
 		r.startWalk(true)
 		if err := r.collectWalk(true); err != nil {
 			return err

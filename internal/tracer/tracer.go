@@ -44,7 +44,7 @@ type Config struct {
 	// happens meanwhile and later. Hooks other than auto overrule it.
 	Snapshot bool
 	// LastWalk makes every tier walk over sockets and holders at the end of Run,
-	// before the hooks are gone; without it tiers poll and kprobe do so after.
+	// before the hooks are gone; without it tier poll does so after.
 	LastWalk bool
 	// Children makes the calling process' children, and theirs, known by
 	// KindFork and KindReaped.
