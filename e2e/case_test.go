@@ -479,6 +479,8 @@ type Listener struct {
 	Conn *Conn
 	// Op prefix of package net's listener.
 	ops string
+	// mptcp: it is MPTCP, or may be.
+	mptcp bool
 }
 
 // Side is one end of a connection, in the hands of a process.
@@ -547,7 +549,7 @@ func (c *C) listenOp(p *Proc, op, ops string, opts []option) *Listener {
 	if req.NetNS != "" {
 		c.Fatalf("listener in another namespace: not made for that")
 	}
-	l := &Listener{P: p, FD: resp.FDs[0], Addr: local, ops: ops,
+	l := &Listener{P: p, FD: resp.FDs[0], Addr: local, ops: ops, mptcp: req.Proto == protoMPTCP || op == "golisten",
 		Conn: &Conn{NetNS: c.NS.Inode(), Family: familyOf(local.Addr()), Local: local, UID: p.id.UID}}
 	if req.Mapped {
 		// A dual-stack listener is an IPv6 socket.
@@ -626,7 +628,10 @@ func (c *C) Pair(l *Listener, dialled []*Side, accepted ...response) []*Pair {
 		if !ok {
 			c.Fatalf("%s was not accepted", d.Conn)
 		}
-		conn := c.child(l, d, Span{d.Conn.Steps[0].At.Lo, a.span.Hi + int64(childLag)})
+		conn := c.child(l, d, Span{d.Conn.Steps[0].At.Lo, a.span.Hi})
+		if l.mptcp {
+			conn.Last().At.Hi += int64(subflowLag)
+		}
 		conn.Cookie = a.cookie
 		// It can have been accepted only when it was there.
 		conn.Own("accept", l.P.id, Span{max(a.span.Lo, d.Conn.Steps[0].At.Lo), a.span.Hi})
@@ -635,11 +640,12 @@ func (c *C) Pair(l *Listener, dialled []*Side, accepted ...response) []*Pair {
 	return pairs
 }
 
-// childLag is how long after accept(2) a child may become ESTABLISHED: the softirq puts it
-// into the queue before it handles the ACK (tcp_check_req, tcp_child_process), and
-// accept(2) on another processor may be faster. 254 us were seen, in an emulated machine,
-// whose processors take turns.
-const childLag = 10 * time.Millisecond
+// subflowLag is how long after accept(2) a child of an MPTCP listener may become
+// ESTABLISHED: the softirq puts it into the queue before it handles the ACK (tcp_check_req,
+// tcp_child_process). accept(2) waits for its lock, but here that is the MPTCP socket's, not
+// the subflow's: on another processor it may return before. 254 us were seen, in an
+// emulated machine, whose processors take turns.
+const subflowLag = 10 * time.Millisecond
 
 // child is the other end of a dialled connection, ESTABLISHED within span.
 func (c *C) child(l *Listener, d *Side, span Span) *Conn {

@@ -460,12 +460,12 @@ func TestLostIsCounted(t *testing.T) {
 // What the kernel passes over because its CPU is in the handler of another kprobe is told
 // to be lost, where the kernel counts it: here a kprobe on what each handler calls.
 func TestNestedKprobesAreTold(t *testing.T) {
-	if !inVM() {
-		t.Skip("kprobes are sure to work in the kernels of the VM matrix")
-	}
 	const conns = 23
 	ns, n := newNS(t)
 	tr, err := Open(Config{from: shared, Hooks: HooksKprobe, NetNS: []netns.NS{n}})
+	if err != nil && !inVM() {
+		t.Skipf("this kernel cannot: %v", err)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
