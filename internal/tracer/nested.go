@@ -145,10 +145,23 @@ func (t *Tracer) isNews(r *events.Record) bool {
 	if r.Flags&events.FlagNested == 0 {
 		return true
 	}
-	if !told {
+	if !told && r.TS >= t.attached {
 		t.rescued++
 	}
 	return !told
+}
+
+// beginCounting has what is counted begin now, when all hooks are there. While they were
+// attached, one after the other, a program that stands in may have been there without the
+// first one: it told what nothing was passed over for, and as many losses would be taken to
+// be made good.
+func (t *Tracer) beginCounting() (err error) {
+	t.attached = now()
+	if t.passed.over, err = t.countMissed(); err != nil {
+		return err
+	}
+	t.passed.stoodIn, err = t.countStoodIn()
+	return err
 }
 
 // countMissed returns how many runs of the programs the kernel has left out because

@@ -82,9 +82,10 @@ type Tracer struct {
 
 	lostSeen uint64 // of lost_records, as last read
 
-	repeats repeats // what the second program on a hook may tell again
-	rescued uint64  // what it alone told
-	passed  passed  // runs that the kernel passed over
+	repeats  repeats // what the second program on a hook may tell again
+	attached int64   // CLOCK_MONOTONIC, ns: all hooks were there
+	rescued  uint64  // what it alone told since then
+	passed   passed  // runs that the kernel passed over
 
 	missedInKprobes uint64 // missedByKprobes, as last read
 }
@@ -132,6 +133,9 @@ func Open(cfg Config) (_ *Tracer, err error) {
 		return nil, err
 	}
 	if t.walker, err = newWalker(t.coll, t.cfg); err != nil {
+		return nil, err
+	}
+	if err := t.beginCounting(); err != nil {
 		return nil, err
 	}
 	return t, nil
@@ -259,13 +263,15 @@ func (t *Tracer) load(from *sources, tier string) (err error) {
 			links = append(links, l)
 		}
 	}
-	// A tracepoint calls them as they came.
+	// A tracepoint calls them as they came. They go in the other order: one that stands
+	// in must not be left alone.
+	first := len(links)
 	for level, name := range levels(bpf.TcptraceProgInetSockSetState, coll) {
 		l, err := attachTracing(coll.Programs[name], bpf.TcptraceProgInetSockSetState, level)
 		if err != nil {
 			return fmt.Errorf("attach to tp_btf/inet_sock_set_state: %w", err)
 		}
-		links = append(links, l)
+		links = slices.Insert(links, first, l)
 	}
 	t.coll, t.links, t.tier = coll, links, tier
 	return nil

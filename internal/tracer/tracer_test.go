@@ -510,6 +510,53 @@ func TestNestedKprobesAreTold(t *testing.T) {
 	}
 }
 
+// Hooks are attached one by one: what happens meanwhile, in a namespace that is traced
+// and in one that is not, does not make good for what is passed over afterwards.
+func TestNothingStandsInBeforeTheStart(t *testing.T) {
+	eachTier(t, func(t *testing.T, tier string) {
+		ns, n := newNS(t)
+		other, _ := newNS(t)
+		stop, churned := make(chan struct{}), make(chan int)
+		for _, ns := range []*testnet.NS{ns, other} {
+			go func() {
+				conns := 0
+				defer func() { churned <- conns }() // also where resets has failed
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+						resets(t, ns, 10)
+						conns += 10
+					}
+				}
+			}()
+		}
+		tr, err := Open(Config{from: shared, Hooks: tier, NetNS: []netns.NS{n}})
+		close(stop)
+		for range 2 {
+			if conns := <-churned; conns == 0 {
+				t.Error("no connection was made while the hooks were attached")
+			}
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tr.Close()
+		over, stoodIn := tr.passed.over, tr.passed.stoodIn
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		if err := tr.Run(ctx, func([]events.Record) error { cancel(); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		over, stoodIn = tr.passed.over-over, tr.passed.stoodIn-stoodIn
+		t.Logf("since the start %d were passed over, %d stood in for", over, stoodIn)
+		if stoodIn > over {
+			t.Errorf("stood in for %d events, of which %d were passed over", stoodIn, over)
+		}
+	})
+}
+
 // kernelHas reports whether the kernel's release is at least major.minor.
 func kernelHas(t *testing.T, major, minor int) bool {
 	t.Helper()
