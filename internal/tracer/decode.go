@@ -31,45 +31,32 @@ func newDecoder() *decoder {
 	return &decoder{comms: make(map[[16]byte]string)}
 }
 
-// decode reads one struct record. raw must have exactly its size.
+// decode reads one struct record. raw must have exactly its size, and the alignment of
+// the ring, 8 bytes. Field by field: a literal would be made elsewhere and copied.
 func (d *decoder) decode(raw []byte, r *events.Record) error {
 	if len(raw) != recordSize {
 		return errShortRecord
 	}
-	var c bpf.TcptraceRecord
-	copy(unsafe.Slice((*byte)(unsafe.Pointer(&c)), recordSize), raw)
-	*r = events.Record{
-		TS:        int64(c.TsNs),
-		SK:        c.Sk,
-		Cookie:    c.Cookie,
-		CgroupID:  c.CgroupId,
-		PeerSK:    c.PeerSk,
-		TimerNS:   c.TimerNs,
-		NetNS:     c.Netns,
-		PID:       c.Pid,
-		UID:       c.Uid,
-		RXPending: c.RxPending,
-		TXPending: c.TxPending,
-		SRTTUS:    c.SrttUs,
-		FD:        c.Fd,
-		Err:       c.SkErr,
-		Flags:     events.Flags(c.Flags),
-		Kind:      events.Kind(c.Kind),
-		Family:    c.Family,
-		Old:       events.State(c.OldState),
-		New:       events.State(c.NewState),
-	}
+	c := (*bpf.TcptraceRecord)(unsafe.Pointer(unsafe.SliceData(raw)))
+	r.TS = int64(c.TsNs)
+	r.SK, r.PeerSK = c.Sk, c.PeerSk
+	r.Cookie, r.CgroupID = c.Cookie, c.CgroupId
+	r.TimerNS, r.Count = c.TimerNs, 0
+	r.NetNS, r.PID, r.UID = c.Netns, c.Pid, c.Uid
+	r.RXPending, r.TXPending = c.RxPending, c.TxPending
+	r.SRTTUS, r.FD, r.Err = c.SrttUs, c.Fd, c.SkErr
+	r.Flags, r.Kind = events.Flags(c.Flags), events.Kind(c.Kind)
+	r.Family = c.Family
+	r.Old, r.New = events.State(c.OldState), events.State(c.NewState)
+	var local, remote netip.Addr
 	switch c.Family {
 	case 4:
-		r.Local = netip.AddrPortFrom(netip.AddrFrom4([4]byte(c.Laddr[:4])), c.Lport)
-		r.Remote = netip.AddrPortFrom(netip.AddrFrom4([4]byte(c.Raddr[:4])), c.Rport)
+		local, remote = netip.AddrFrom4([4]byte(c.Laddr[:4])), netip.AddrFrom4([4]byte(c.Raddr[:4]))
 	case 6:
-		r.Local = netip.AddrPortFrom(scoped(netip.AddrFrom16(c.Laddr), c.Ifindex), c.Lport)
-		r.Remote = netip.AddrPortFrom(scoped(netip.AddrFrom16(c.Raddr), c.Ifindex), c.Rport)
-	default:
-		r.Local = netip.AddrPortFrom(netip.Addr{}, c.Lport)
-		r.Remote = netip.AddrPortFrom(netip.Addr{}, c.Rport)
+		local, remote = scoped(netip.AddrFrom16(c.Laddr), c.Ifindex), scoped(netip.AddrFrom16(c.Raddr), c.Ifindex)
 	}
+	r.Local, r.Remote = netip.AddrPortFrom(local, c.Lport), netip.AddrPortFrom(remote, c.Rport)
+	r.Comm = ""
 	if c.Pid != 0 {
 		r.Comm = d.comm((*[16]byte)(unsafe.Pointer(&c.Comm)))
 	}
