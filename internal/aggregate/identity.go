@@ -61,25 +61,21 @@ func (t *Table) address(b *[16]byte, c *conn) netip.Addr {
 	return netip.Addr{}
 }
 
-// identify fills in what every line about c says.
+// identify fills in what every line about c says. Field by field: a literal would be made
+// elsewhere and copied. The cgroup's path is not the table's to know.
 func (t *Table) identify(dst *events.Conn, c *conn) {
 	o := &t.origins.entries[c.origin]
-	*dst = events.Conn{
-		ID:       c.id,
-		Cookie:   c.cookie,
-		NetNS:    o.netns,
-		Family:   c.family,
-		Local:    netip.AddrPortFrom(t.address(&c.laddr, c), c.lport),
-		Remote:   netip.AddrPortFrom(t.address(&c.raddr, c), c.rport),
-		Owner:    t.procs.get(c.owner),
-		OwnerSrc: c.ownerSrc,
-		UID:      int64(o.uid),
-		CgroupID: o.cgroup,
-		MPTCP:    c.has(isMPTCP),
-	}
+	dst.ID, dst.Cookie = c.id, c.cookie
+	dst.NetNS, dst.Family = o.netns, c.family
+	dst.Local = netip.AddrPortFrom(t.address(&c.laddr, c), c.lport)
+	dst.Remote = netip.AddrPortFrom(t.address(&c.raddr, c), c.rport)
+	dst.Owner, dst.OwnerSrc = t.procs.get(c.owner), c.ownerSrc
+	dst.UID = int64(o.uid)
 	if o.uid == unknownUID {
 		dst.UID = events.Unknown
 	}
+	dst.CgroupID, dst.Cgroup = o.cgroup, ""
+	dst.MPTCP = c.has(isMPTCP)
 }
 
 // tuple is what tells connections apart on the wire, within a namespace.

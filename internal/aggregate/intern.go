@@ -13,6 +13,7 @@ type processes struct {
 	index   map[events.Process]uint32
 	entries []processEntry
 	free    []uint32
+	last    uint32 // that was asked for
 }
 
 type processEntry struct {
@@ -32,6 +33,10 @@ func (p *processes) ref(proc events.Process) uint32 {
 	if proc.PID == 0 {
 		return 0
 	}
+	if e := &p.entries[p.last]; e.refs > 0 && e.Process == proc {
+		e.refs++
+		return p.last
+	}
 	n, ok := p.index[proc]
 	if !ok {
 		if k := len(p.free); k > 0 {
@@ -44,6 +49,7 @@ func (p *processes) ref(proc events.Process) uint32 {
 		p.index[proc] = n
 	}
 	p.entries[n].refs++
+	p.last = n
 	return n
 }
 
