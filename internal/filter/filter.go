@@ -72,10 +72,13 @@ func (f *Filter) conn(c *events.Conn, closer uint32) bool {
 		return false
 	}
 	local, remote := c.Local.Port(), c.Remote.Port()
-	if !f.LocalPorts.Has(local) || !f.RemotePorts.Has(remote) || (!f.Ports.Has(local) && !f.Ports.Has(remote)) {
+	if f.LocalPorts != nil && !f.LocalPorts.Has(local) || f.RemotePorts != nil && !f.RemotePorts.Has(remote) {
 		return false
 	}
-	if !f.Local.Has(c.Local.Addr()) || !f.Remote.Has(c.Remote.Addr()) {
+	if f.Ports != nil && !f.Ports.Has(local) && !f.Ports.Has(remote) {
+		return false
+	}
+	if f.Local != nil && !f.Local.Has(c.Local.Addr()) || f.Remote != nil && !f.Remote.Has(c.Remote.Addr()) {
 		return false
 	}
 	if f.NetNS != nil && !slices.Contains(f.NetNS, c.NetNS) {
