@@ -28,6 +28,9 @@ type Encoder struct {
 	// every line would be most of the work.
 	minuteUnix int64
 	minute     []byte
+	// What appendTimes made last: the end of a connection has two lines of one time.
+	timesOf int64
+	times   []byte
 	// Connections have several lines, and processes several connections: what
 	// is the same in each is written once and copied then. Compared in whole, so
 	// that it is never another's.
@@ -199,10 +202,14 @@ func (e *Encoder) AppendLimit(dst []byte, l *Limit) []byte {
 
 // appendTimes appends the time of a line in both of its forms.
 func (e *Encoder) appendTimes(dst []byte, ts int64) []byte {
-	dst = append(dst, `,"time":`...)
-	dst = e.appendTime(dst, ts)
-	dst = append(dst, `,"ts_ns":`...)
-	return strconv.AppendInt(dst, ts, 10)
+	if e.timesOf != ts || len(e.times) == 0 {
+		e.timesOf = ts
+		e.times = append(e.times[:0], `,"time":`...)
+		e.times = e.appendTime(e.times, ts)
+		e.times = append(e.times, `,"ts_ns":`...)
+		e.times = strconv.AppendInt(e.times, ts, 10)
+	}
+	return append(dst, e.times...)
 }
 
 // appendTime appends the wall time of ts: RFC 3339, UTC, always nine decimals, so
@@ -222,11 +229,9 @@ func (e *Encoder) appendTime(dst []byte, ts int64) []byte {
 	dst = append(dst, e.minute...)
 	sec, ns := rest/int64(time.Second), rest%int64(time.Second)
 	dst = append(dst, byte('0'+sec/10), byte('0'+sec%10), '.')
-	digits := len(dst)
-	dst = append(dst, "000000000"...)
-	for i := digits + 8; i >= digits; i-- {
-		dst[i] = byte('0' + ns%10)
-		ns /= 10
+	// Three digits at a time: each division waits for the one before it.
+	for _, three := range [3]int64{ns / 1e6, ns / 1e3 % 1e3, ns % 1e3} {
+		dst = append(dst, byte('0'+three/100), byte('0'+three/10%10), byte('0'+three%10))
 	}
 	return append(dst, `Z"`...)
 }
