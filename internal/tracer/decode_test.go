@@ -4,7 +4,9 @@ package tracer
 
 import (
 	"encoding/binary"
+	"errors"
 	"net/netip"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -134,6 +136,33 @@ func TestMerge(t *testing.T) {
 	// The ring's order stays, 4 behind 5; of equals the ring's comes first.
 	if want := []int64{0, 1, 3, 5, 4, 5, 9, 10}; !slices.Equal(ts, want) {
 		t.Errorf("merged times: got %v, want %v", ts, want)
+	}
+}
+
+// The records of a batch take the place of the last one's: nothing of these is left.
+func TestDecodeLeavesNothing(t *testing.T) {
+	d := newDecoder()
+	full := events.Record{
+		TS: 1, SK: 1, Cookie: 1, CgroupID: 1, PeerSK: 1, TimerNS: 1, Count: 1,
+		Local: netip.MustParseAddrPort("[fe80::1%7]:1"), Remote: netip.MustParseAddrPort("[fe80::2%7]:2"),
+		NetNS: 1, PID: 1, UID: 1, RXPending: 1, TXPending: 1, SRTTUS: 1, FD: 1, Err: 1, Flags: 1, Kind: 1,
+		Family: 6, Old: 1, New: 1, Comm: "x",
+	}
+	fields := reflect.ValueOf(full)
+	for i := range fields.NumField() {
+		if fields.Field(i).IsZero() {
+			t.Errorf("the test leaves %s empty", fields.Type().Field(i).Name)
+		}
+	}
+	for i, raw := range append(sampleRecords(), make([]byte, recordSize)) {
+		var fresh events.Record
+		used := full
+		if err := errors.Join(d.decode(raw, &fresh), d.decode(raw, &used)); err != nil {
+			t.Fatal(err)
+		}
+		if used != fresh {
+			t.Errorf("sample %d: got %+v, want %+v", i, used, fresh)
+		}
 	}
 }
 
